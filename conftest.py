@@ -1,0 +1,25 @@
+"""Fixtures every member's tests share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parent / ".." / "shared"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of numbers made by the original code."""
+    folder = (SHARED / "goldens").resolve()
+    if not folder.is_dir():
+        pytest.skip("the golden data folder ../shared/goldens is not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def navigation_data() -> Path:
+    """The folder of real connectivity graphs and R2R paths."""
+    folder = (SHARED / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip("the navigation data folder ../shared/data is not on this machine")
+    return folder

@@ -1,0 +1,46 @@
+"""Errors a user can act on: one sentence saying what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+#: Exit code for a user's mistake.
+EXIT_USAGE = 2
+#: Exit code for "stopped early, run the same command again to resume" (EX_TEMPFAIL of sysexits.h).
+EXIT_RESUME = 75
+
+
+class NavilaError(Exception):
+    """A mistake the user can mend; the command line prints it as one sentence and exits with `exit_code`."""
+
+    exit_code: int = EXIT_USAGE
+
+
+class UnknownComponentError(NavilaError):
+    """No installed plugin offers a component of that name."""
+
+
+class AmbiguousComponentError(NavilaError):
+    """Several installed distributions claim the name that was used."""
+
+
+class MissingDependencyError(NavilaError):
+    """A component needs a package that is not installed."""
+
+
+class PluginError(NavilaError):
+    """A plugin is broken in a way that blocks what was asked for."""
+
+
+class ConfigError(NavilaError):
+    """A configuration file, flag or field has a wrong value."""
+
+
+class CheckpointError(NavilaError):
+    """A checkpoint is missing, partial, corrupt or of an unknown layout."""
+
+
+class DataError(NavilaError):
+    """A data file or record is missing or malformed."""
+
+
+class SceneError(NavilaError):
+    """A scene cannot be loaded, or an episode does not fit it."""

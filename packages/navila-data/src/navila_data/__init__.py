@@ -1,0 +1,1 @@
+"""Samples, mixtures, packing, collation and data tools for vision-language navigation."""

@@ -1,0 +1,1 @@
+"""Score navigation, video and image models: runner, metrics, statistics, reports."""

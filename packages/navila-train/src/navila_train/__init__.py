@@ -1,0 +1,1 @@
+"""Train vision-language navigation models with the Hugging Face Trainer."""

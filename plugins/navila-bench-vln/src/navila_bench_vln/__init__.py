@@ -1,0 +1,1 @@
+"""Closed-loop vision-language navigation benchmarks for navila."""

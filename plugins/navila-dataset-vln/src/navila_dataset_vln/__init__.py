@@ -1,0 +1,1 @@
+"""Vision-language navigation datasets in the NaVILA-Dataset format for navila."""

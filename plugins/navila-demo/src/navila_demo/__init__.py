@@ -1,0 +1,1 @@
+"""navila demo: a small trained checkpoint navigating unseen procedural houses."""

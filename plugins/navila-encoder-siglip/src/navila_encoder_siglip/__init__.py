@@ -1,0 +1,1 @@
+"""SigLIP vision encoders for navila."""

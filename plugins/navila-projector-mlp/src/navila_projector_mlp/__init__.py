@@ -1,0 +1,1 @@
+"""Linear, MLP and token-merging MLP projectors for navila."""

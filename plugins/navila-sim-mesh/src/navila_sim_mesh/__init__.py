@@ -1,0 +1,1 @@
+"""Embedded navigation simulator: procedural houses and any GLB/PLY scan, ray-cast on the CPU."""
