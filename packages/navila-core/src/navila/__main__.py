@@ -1,0 +1,7 @@
+"""`python -m navila`."""
+
+import sys
+
+from navila.cli import main
+
+sys.exit(main())

@@ -1,0 +1,22 @@
+"""Core's own components, offered through the hooks an outsider uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from navila.hookspecs import hookimpl
+from navila.kinds import KINDS
+from navila.specs import CommandSpec
+
+
+@hookimpl
+def navila_commands() -> Iterable[CommandSpec]:
+    """`plugins`, `infer` and one command a kind."""
+    yield CommandSpec(name="plugins", target="navila.cli.plugins:plugins", summary="List, inspect and check plugins")
+    yield CommandSpec(name="infer", target="navila.cli.infer:infer", summary="Ask a model about images or a video")
+    for kind in KINDS.values():
+        yield CommandSpec(
+            name=kind.command,
+            target=f"navila.cli.components:{kind.command}",
+            summary=f"List the installed {kind.label}s",
+        )
