@@ -90,6 +90,8 @@ class Simulator(ABC):
     """An environment: `reset` places the agent, `step` executes one primitive of `navila.actions`."""
 
     embodiment: Embodiment
+    render_images: bool = True
+    """Set to False while nobody looks at the images: observations may then carry a black one, and motion stays the same."""
 
     @abstractmethod
     def reset(self, episode: Episode) -> Observation:
