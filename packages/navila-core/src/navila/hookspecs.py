@@ -32,18 +32,19 @@ class NavilaHooks:
 
         Example::
 
-        from navila import hookimpl
-        from navila.specs import LLMSpec
+            from navila import hookimpl
+            from navila.specs import LLMSpec
 
-        @hookimpl
-        def navila_llms():
-            yield LLMSpec(
-                name="llama",
-                target="navila_llm_llama.llm:LlamaBackend",
-                summary="Llama 2, 3 and 3.x",
-                model_types=("llama",),
-                conversations=("llama_3",),
-            )
+
+            @hookimpl
+            def navila_llms():
+                yield LLMSpec(
+                    name="llama",
+                    target="navila_llm_llama.llm:LlamaBackend",
+                    summary="Llama 2, 3 and 3.x",
+                    model_types=("llama",),
+                    conversations=("llama_3",),
+                )
         """
         raise NotImplementedError
 
@@ -53,15 +54,22 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_vision_encoders():
-            yield VisionEncoderSpec(
-                name="siglip-so400m-384",
-                target="navila_encoder_siglip.encoder:SiglipEncoder",
-                summary="SigLIP So400m at 384 px",
-                model_types=("siglip_vision_model",),
-                image_size=384, patch_size=14, num_tokens=729, hidden_size=1152,
-            )
+            from navila import hookimpl
+            from navila.specs import VisionEncoderSpec
+
+
+            @hookimpl
+            def navila_vision_encoders():
+                yield VisionEncoderSpec(
+                    name="siglip-so400m-384",
+                    target="navila_encoder_siglip.encoder:SiglipEncoder",
+                    summary="SigLIP So400m at 384 px",
+                    model_types=("siglip_vision_model",),
+                    image_size=384,
+                    patch_size=14,
+                    num_tokens=729,
+                    hidden_size=1152,
+                )
         """
         raise NotImplementedError
 
@@ -71,14 +79,18 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_projectors():
-            yield ProjectorSpec(
-                name="mlp-downsample",
-                aliases=("mlp_downsample",),
-                target="navila_projector_mlp.projector:DownsampleProjector",
-                summary="2x2 token merging and a two-layer MLP",
-            )
+            from navila import hookimpl
+            from navila.specs import ProjectorSpec
+
+
+            @hookimpl
+            def navila_projectors():
+                yield ProjectorSpec(
+                    name="mlp-downsample",
+                    aliases=("mlp_downsample",),
+                    target="navila_projector_mlp.projector:DownsampleProjector",
+                    summary="2x2 token merging and a two-layer MLP",
+                )
         """
         raise NotImplementedError
 
@@ -88,11 +100,17 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_conversations():
-            yield ConversationSpec(
-                name="my-chat", target="my_plugin.templates:MY_CHAT", summary="The template of My LM",
-            )
+            from navila import hookimpl
+            from navila.specs import ConversationSpec
+
+
+            @hookimpl
+            def navila_conversations():
+                yield ConversationSpec(
+                    name="my-chat",
+                    target="my_plugin.templates:MY_CHAT",
+                    summary="The template of My LM",
+                )
         """
         raise NotImplementedError
 
@@ -102,12 +120,19 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_datasets():
-            yield DatasetSpec(
-                name="r2r", target="navila_dataset_vln.dataset:VLNDataset", summary="R2R steps", kind="navigation",
-                expected_files=("R2R/annotations.json", "R2R/train/"),
-            )
+            from navila import hookimpl
+            from navila.specs import DatasetSpec
+
+
+            @hookimpl
+            def navila_datasets():
+                yield DatasetSpec(
+                    name="r2r",
+                    target="navila_dataset_vln.dataset:VLNDataset",
+                    summary="R2R steps",
+                    kind="navigation",
+                    expected_files=("R2R/annotations.json", "R2R/train/"),
+                )
         """
         raise NotImplementedError
 
@@ -117,13 +142,20 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_benchmarks():
-            yield BenchmarkSpec(
-                name="houses", target="navila_bench_vln.benchmark:Houses", summary="Go to a landmark in unseen houses",
-                tags=("navigation", "local"), simulator="mesh",
-                metrics=(MetricSpec(name="sr", summary="Success rate"),),
-            )
+            from navila import hookimpl
+            from navila.specs import BenchmarkSpec, MetricSpec
+
+
+            @hookimpl
+            def navila_benchmarks():
+                yield BenchmarkSpec(
+                    name="houses",
+                    target="navila_bench_vln.benchmark:Houses",
+                    summary="Go to a landmark in unseen houses",
+                    tags=("navigation", "local"),
+                    simulator="mesh",
+                    metrics=(MetricSpec(name="sr", summary="Success rate"),),
+                )
         """
         raise NotImplementedError
 
@@ -133,12 +165,19 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_simulators():
-            yield SimulatorSpec(
-                name="mesh", target="navila_sim_mesh.simulator:MeshSimulator", summary="Any GLB/PLY scan on the CPU",
-                scenes=("procedural", "glb", "ply"), sensors=("rgb", "depth"),
-            )
+            from navila import hookimpl
+            from navila.specs import SimulatorSpec
+
+
+            @hookimpl
+            def navila_simulators():
+                yield SimulatorSpec(
+                    name="mesh",
+                    target="navila_sim_mesh.simulator:MeshSimulator",
+                    summary="Any GLB/PLY scan on the CPU",
+                    scenes=("procedural", "glb", "ply"),
+                    sensors=("rgb", "depth"),
+                )
         """
         raise NotImplementedError
 
@@ -148,11 +187,17 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_callbacks():
-            yield CallbackSpec(
-                name="beep", target="my_plugin.beep:BeepCallback", summary="Beep when training ends",
-            )
+            from navila import hookimpl
+            from navila.specs import CallbackSpec
+
+
+            @hookimpl
+            def navila_callbacks():
+                yield CallbackSpec(
+                    name="beep",
+                    target="my_plugin.beep:BeepCallback",
+                    summary="Beep when training ends",
+                )
         """
         raise NotImplementedError
 
@@ -162,8 +207,12 @@ class NavilaHooks:
 
         Example::
 
-        @hookimpl
-        def navila_commands():
-            yield CommandSpec(name="train", target="navila_train.command:train", summary="Train a model")
+            from navila import hookimpl
+            from navila.specs import CommandSpec
+
+
+            @hookimpl
+            def navila_commands():
+                yield CommandSpec(name="train", target="navila_train.command:train", summary="Train a model")
         """
         raise NotImplementedError

@@ -45,39 +45,84 @@ class Kind:
     """What a sentence calls one of them."""
     command: str
     """The sub-command of `navila` that lists them."""
+    interface: str
+    """`"package.module:Class"` that a component is a subclass of, or an instance of if it is no class."""
 
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
-    {
-        kind.name: kind
-        for kind in (
-            Kind(name="llm", hook="navila_llms", spec=LLMSpec, label="language model", command="llm"),
-            Kind(
-                name="vision-encoder",
-                hook="navila_vision_encoders",
-                spec=VisionEncoderSpec,
-                label="vision encoder",
-                command="encoder",
-            ),
-            Kind(
-                name="projector", hook="navila_projectors", spec=ProjectorSpec, label="projector", command="projector"
-            ),
-            Kind(
-                name="conversation",
-                hook="navila_conversations",
-                spec=ConversationSpec,
-                label="conversation template",
-                command="conversation",
-            ),
-            Kind(name="dataset", hook="navila_datasets", spec=DatasetSpec, label="dataset", command="dataset"),
-            Kind(
-                name="benchmark", hook="navila_benchmarks", spec=BenchmarkSpec, label="benchmark", command="benchmark"
-            ),
-            Kind(
-                name="simulator", hook="navila_simulators", spec=SimulatorSpec, label="simulator", command="simulator"
-            ),
-            Kind(name="callback", hook="navila_callbacks", spec=CallbackSpec, label="callback", command="callback"),
-            Kind(name="command", hook="navila_commands", spec=CommandSpec, label="command", command="command"),
-        )
-    }
+_ALL = (
+    Kind(
+        name="llm",
+        hook="navila_llms",
+        spec=LLMSpec,
+        label="language model",
+        command="llm",
+        interface="navila.model.interfaces:LLM",
+    ),
+    Kind(
+        name="vision-encoder",
+        hook="navila_vision_encoders",
+        spec=VisionEncoderSpec,
+        label="vision encoder",
+        command="encoder",
+        interface="navila.model.interfaces:VisionEncoder",
+    ),
+    Kind(
+        name="projector",
+        hook="navila_projectors",
+        spec=ProjectorSpec,
+        label="projector",
+        command="projector",
+        interface="navila.model.interfaces:Projector",
+    ),
+    Kind(
+        name="conversation",
+        hook="navila_conversations",
+        spec=ConversationSpec,
+        label="conversation template",
+        command="conversation",
+        interface="navila.conversation:ConversationTemplate",
+    ),
+    Kind(
+        name="dataset",
+        hook="navila_datasets",
+        spec=DatasetSpec,
+        label="dataset",
+        command="dataset",
+        interface="navila_data.dataset:Dataset",
+    ),
+    Kind(
+        name="benchmark",
+        hook="navila_benchmarks",
+        spec=BenchmarkSpec,
+        label="benchmark",
+        command="benchmark",
+        interface="navila_eval.benchmark:Benchmark",
+    ),
+    Kind(
+        name="simulator",
+        hook="navila_simulators",
+        spec=SimulatorSpec,
+        label="simulator",
+        command="simulator",
+        interface="navila.simulation:Simulator",
+    ),
+    Kind(
+        name="callback",
+        hook="navila_callbacks",
+        spec=CallbackSpec,
+        label="callback",
+        command="callback",
+        interface="transformers:TrainerCallback",
+    ),
+    Kind(
+        name="command",
+        hook="navila_commands",
+        spec=CommandSpec,
+        label="command",
+        command="command",
+        interface="click:Command",
+    ),
 )
+
+#: Every kind by name.
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})

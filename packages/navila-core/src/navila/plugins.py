@@ -130,6 +130,7 @@ class PluginHost:
         self.strict = strict
         self._report = report or _print_line
         self._failures: list[PluginFailure] = []
+        self._left_out: tuple[Origin, ...] = ()
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(NavilaHooks)
         self._registries: dict[str, Registry[Any, Any]] = {}
@@ -154,6 +155,11 @@ class PluginHost:
         for kind in KINDS:
             self._registry(kind)
         return tuple(self._failures)
+
+    @property
+    def left_out(self) -> tuple[Origin, ...]:
+        """Installed plugins that the choices exclude."""
+        return self._left_out if self.plugins else ()
 
     def provenance(self) -> dict[str, str]:
         """`{distribution: version}` of every plugin in use, to be written into checkpoints and results."""
@@ -189,7 +195,9 @@ class PluginHost:
             raise ConfigError(f"There is no component kind {kind!r}: the kinds are {', '.join(KINDS)}.")
         if kind not in self._registries:
             entries = [entry for plugin in self.plugins for entry in self._collect(plugin, kind)]
-            self._registries[kind] = Registry(KINDS[kind], entries)
+            left_out = {p.dist: "is left out (--plugin, --no-plugins or NAVILA_PLUGINS)" for p in self._left_out}
+            broken = {f.dist: "is broken: see `navila plugins doctor`" for f in self._failures}
+            self._registries[kind] = Registry(KINDS[kind], entries, absent=left_out | broken)
         return self._registries[kind]
 
     def _candidates(self) -> list[_Candidate]:
@@ -211,6 +219,7 @@ class PluginHost:
             else:
                 known = sorted({name for p in installed for name in (p.name, p.dist)})
                 chosen[choice] = everything[choice] = _local_candidate(choice, known)
+        self._left_out = tuple(candidate.origin for key, candidate in everything.items() if key not in chosen)
         return [_core_candidate(), *chosen.values()]
 
     def _load(self, candidate: _Candidate) -> Plugin | None:
@@ -252,8 +261,12 @@ class PluginHost:
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is not plugin.module:
                 continue
-            result = self._attempt(plugin.origin, "call", implementation.function)
-            specs = self._attempt(plugin.origin, "iterate", functools.partial(iter, result)) if result else None
+            result = self._attempt(plugin.origin, "call", implementation.function, otherwise=())
+            if result is None:
+                error = TypeError(f"{hook} returned nothing: yield descriptions, or return ()")
+                self._failed(plugin.origin, "call", error)
+                continue
+            specs = self._attempt(plugin.origin, "iterate", functools.partial(iter, result))
             while specs is not None:
                 spec = self._attempt(plugin.origin, "iterate", functools.partial(next, specs, _END), otherwise=_END)
                 if spec is _END:
@@ -280,7 +293,8 @@ class PluginHost:
             plugin=origin.plugin,
             stage=stage,
             error=one_line(error),
-            traceback="".join(traceback.format_exception(error)),
+            # Without the host's own frame; empty for what the host itself found wrong.
+            traceback="".join(traceback.format_tb(error.__traceback__.tb_next)) if error.__traceback__ else "",
         )
         if self.strict:
             raise PluginError(f"The {failure} ({STRICT_VARIABLE}=1).") from error

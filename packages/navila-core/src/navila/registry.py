@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from navila.catalogue import distribution_offering
@@ -57,9 +58,13 @@ class Entry(Generic[SpecT]):
 class Registry(Generic[SpecT, ComponentT]):
     """All components of one kind that the installed plugins offer."""
 
-    def __init__(self, kind: Kind, entries: Iterable[Entry[SpecT]]) -> None:
+    def __init__(
+        self, kind: Kind, entries: Iterable[Entry[SpecT]], absent: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Take the entries of one kind; `absent` says why an installed distribution has none, for errors."""
         self.kind = kind
         self.entries: tuple[Entry[SpecT], ...] = tuple(entries)
+        self._absent = absent
 
     def specs(self) -> list[SpecT]:
         """Every description, in the order the plugins gave them."""
@@ -123,8 +128,11 @@ class Registry(Generic[SpecT, ComponentT]):
 
     def unknown(self, name: str) -> UnknownComponentError:
         """The error for a name nobody offers: with close matches, and the pip line when a known package has it."""
-        dist = distribution_offering(self.kind.name, name)
-        if dist and not any(entry.origin.dist == dist for entry in self.entries):
+        owner, _, bare = name.rpartition("/")
+        dist = distribution_offering(self.kind.name, bare)
+        if dist and owner in ("", dist) and not any(entry.origin.dist == dist for entry in self.entries):
+            if dist in self._absent:
+                return UnknownComponentError(f"The {self.kind.label} {name!r} of {dist} {self._absent[dist]}.")
             return UnknownComponentError(f"No {self.kind.label} {name!r} is installed: run `pip install {dist}`.")
         known = sorted({n for e in self.entries for n in (e.spec.name, *e.spec.aliases)})
         advice = suggestion(name, known) or f"`navila {self.kind.command} list` shows what is installed."

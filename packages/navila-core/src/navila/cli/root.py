@@ -52,7 +52,7 @@ class PluginGroup(click.Group):
             }
         except NavilaError as error:
             # A wrong --plugin must not cost the user the help that explains it.
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"navila: {error}", err=True)
             offered = {}
         for title, rows in (("Commands", own | offered), ("Components", lists)):
             with formatter.section(title):
