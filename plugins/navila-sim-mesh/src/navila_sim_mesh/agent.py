@@ -1,0 +1,97 @@
+"""The agent's pose, what each primitive does to it, and the shortest-path follower."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from navila.simulation import Embodiment, Position, Rotation
+
+from navila_sim_mesh.navigation import FloorGrid
+
+STOP, FORWARD, LEFT, RIGHT = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """Where the agent stands and looks."""
+
+    x: float
+    y: float
+    z: float
+    yaw: float
+    """Radians in (-pi, pi]; 0 looks along -z, positive turns left."""
+
+    @property
+    def position(self) -> Position:
+        return self.x, self.y, self.z
+
+    @property
+    def rotation(self) -> Rotation:
+        return 0.0, math.sin(self.yaw / 2), 0.0, math.cos(self.yaw / 2)
+
+
+def wrap(angle: float) -> float:
+    """`angle` in radians brought into (-pi, pi]."""
+    return math.pi - (math.pi - angle) % (2 * math.pi)
+
+
+def yaw_of(rotation: Rotation) -> float:
+    """Heading in radians of a quaternion (x, y, z, w); pitch and roll do not matter."""
+    x, y, z, w = rotation
+    # The agent's forward axis is -z; rotated by the quaternion it becomes minus the third column of the matrix.
+    return wrap(math.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y)))
+
+
+def bearing_to(pose: Pose, x: float, z: float) -> float:
+    """Angle in radians from where the agent looks to (x, z), positive to the left, in (-pi, pi]."""
+    return wrap(math.atan2(pose.x - x, pose.z - z) - pose.yaw)
+
+
+def advance(pose: Pose, primitive: int, floor: FloorGrid, body: Embodiment) -> tuple[Pose, bool]:
+    """Execute a primitive; return the new pose and whether an obstacle stopped or deflected it."""
+    if primitive in (LEFT, RIGHT):
+        turn = math.radians(body.turn_angle) * (1 if primitive == LEFT else -1)
+        return Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + turn)), False
+    if primitive == FORWARD:
+        dx, dz = -math.sin(pose.yaw) * body.forward_step, -math.cos(pose.yaw) * body.forward_step
+        x, z, collided = floor.move(pose.x, pose.z, dx, dz, sliding=body.sliding)
+        return Pose(x=x, y=floor.floor_height(x, z), z=z, yaw=pose.yaw), collided
+    return pose, False
+
+
+def follow(pose: Pose, path: list[tuple[float, float]], floor: FloorGrid, body: Embodiment) -> int:
+    """The primitive that brings the agent along `path` ((x, z) way points, its own position first).
+
+    Turns towards the way point until within half a turn, then walks; where that way is blocked, takes the heading
+    nearest to it that is open. 0 when there is none.
+    """
+    target = next((p for p in path[1:] if math.hypot(p[0] - pose.x, p[1] - pose.z) > 0.15), path[-1])
+    wanted = bearing_to(pose, *target)
+    turn = math.radians(body.turn_angle)
+    half_circle = max(1, math.floor(math.pi / turn))
+    # Headings the agent can reach by turning; which one is best depends on the position only, so it never dithers.
+    headings = sorted(range(-half_circle, half_circle + 1), key=lambda k: (round(abs(wrap(k * turn - wanted)), 6), -k))
+    for k in headings:
+        ahead, _ = advance(Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + k * turn)), FORWARD, floor, body)
+        if math.hypot(ahead.x - pose.x, ahead.z - pose.z) > 0.4 * body.forward_step:
+            return FORWARD if k == 0 else LEFT if k > 0 else RIGHT
+    return STOP
+
+
+def run_expert(
+    pose: Pose,
+    choose: Callable[[Pose], int],
+    floor: FloorGrid,
+    body: Embodiment,
+    max_steps: int = 500,
+) -> tuple[list[Pose], bool]:
+    """Poses from `pose` on under the policy `choose`, without rendering; whether it stopped by itself."""
+    poses = [pose]
+    for _ in range(max_steps):
+        primitive = choose(poses[-1])
+        if primitive == STOP:
+            return poses, True
+        poses.append(advance(poses[-1], primitive, floor, body)[0])
+    return poses, False

@@ -1,0 +1,185 @@
+"""Episodes in procedural houses, by level and seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from navila.errors import ConfigError
+from navila.simulation import Embodiment, Episode, Position
+
+from navila_sim_mesh import instructions
+from navila_sim_mesh.agent import Pose, bearing_to, follow, run_expert
+from navila_sim_mesh.houses import House, PlacedLandmark
+from navila_sim_mesh.renderer import Camera
+from navila_sim_mesh.world import World
+
+#: Metres; the nearest of the goal points around a landmark counts.
+GOAL_RADIUS = 1.0
+#: The expert stops once this share of the goal radius is left.
+STOP_SHARE = 0.6
+EPISODES_A_HOUSE = 5
+LEVELS = (0, 1)
+#: Share of the pixels of a 64 x 64 image a landmark must fill to count as in view.
+IN_VIEW_SHARE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A start and a target that fit a level."""
+
+    pose: Pose
+    target: PlacedLandmark
+    goals: tuple[Position, ...]
+    distance: float
+    instruction: str
+
+
+def make_episodes(
+    world_of: Callable[[str], World], body: Embodiment, *, level: int, seed: int, count: int
+) -> tuple[Episode, ...]:
+    """Make `count` episodes of `level`, a few a house, in houses that only this `seed` uses.
+
+    Raises:
+        ConfigError: the level does not exist.
+    """
+    if level not in LEVELS:
+        raise ConfigError(
+            f"There is no level {level} of procedural episodes; choose one of {', '.join(map(str, LEVELS))}."
+        )
+    episodes: list[Episode] = []
+    number = 0
+    while len(episodes) < count:
+        # The seed of a house does not depend on the level: the levels of one seed share their houses.
+        state = np.random.SeedSequence([seed, number, 0x45504953]).generate_state(2)
+        scene_id = f"houses/{int(state[0]) << 16 | int(state[1]) & 0xFFFF}"
+        world = world_of(scene_id)
+        rng = np.random.default_rng(np.random.SeedSequence([seed, number, level, 0x5441534B]))
+        for _ in range(min(EPISODES_A_HOUSE, count - len(episodes))):
+            task = _draw(world, body, rng, level)
+            if task is None:
+                break
+            episodes.append(_episode(world, body, task, level, f"houses-{level}-{seed}-{len(episodes)}"))
+        number += 1
+    return tuple(episodes)
+
+
+def goal_points(world: World, mark: PlacedLandmark) -> tuple[Position, ...]:
+    """Walkable points in a ring close round a landmark."""
+    floor = world.floors[0]
+    obstacle = mark.obstacle
+    points = []
+    for k in range(16):
+        angle = 2 * math.pi * k / 16
+        s, c = math.sin(angle), math.cos(angle)
+        hx, hz = obstacle.half_size
+        reach = hx if obstacle.round else min(hx / abs(s) if s else math.inf, hz / abs(c) if c else math.inf)
+        reach += floor.radius + 0.1
+        x, z = round(obstacle.x + s * reach, 3), round(obstacle.z + c * reach, 3)
+        if floor.is_walkable(x, z):
+            points.append((x, 0.0, z))
+    return tuple(points)
+
+
+def expert_primitive(world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float) -> int:
+    """What the shortest-path follower does; 0 once within `STOP_SHARE` of `radius`, or where no way leads on."""
+    path = world.path(pose.position, goals)
+    if not path or sum(math.dist(a, b) for a, b in zip(path, path[1:], strict=False)) <= STOP_SHARE * radius:
+        return 0
+    spot = world.place(pose.position)
+    floor = world.floors[spot.floor if spot else 0]
+    return follow(pose, [(x, z) for x, _, z in path], floor, body)
+
+
+def _draw(world: World, body: Embodiment, rng: np.random.Generator, level: int) -> _Task | None:
+    house = world.house
+    assert house is not None
+    for _ in range(300):
+        target = house.landmarks[int(rng.integers(len(house.landmarks)))]
+        if sum(mark.room == target.room for mark in house.landmarks) < 4:
+            continue
+        task = _same_room(world, house, body, rng, target, level)
+        if task is not None:
+            return task
+    return None
+
+
+def _same_room(
+    world: World, house: House, body: Embodiment, rng: np.random.Generator, target: PlacedLandmark, level: int
+) -> _Task | None:
+    """A start in the target's room: looking at it (level 0) or anywhere (level 1)."""
+    pose = _random_pose(world, rng, house, target.room)
+    if pose is None:
+        return None
+    obstacle = target.obstacle
+    if level == 0:
+        offset = math.radians(rng.uniform(-38.0, 38.0))
+        yaw = pose.yaw + bearing_to(pose, obstacle.x, obstacle.z) + offset
+        pose = Pose(x=pose.x, y=pose.y, z=pose.z, yaw=math.remainder(yaw, 2 * math.pi))
+    goals = goal_points(world, target)
+    distance = world.distance(pose.position, goals) if goals else math.inf
+    if not 2.5 <= distance <= 6.0:
+        return None
+    if level == 0 and share_in_view(world, house, body, pose)[house.landmarks.index(target)] < IN_VIEW_SHARE:
+        return None
+    templates = instructions.IN_VIEW if level == 0 else instructions.SAME_ROOM
+    return _Task(
+        pose=pose,
+        target=target,
+        goals=goals,
+        distance=distance,
+        instruction=instructions.pick(rng, templates, target=target.name),
+    )
+
+
+def share_in_view(world: World, house: House, body: Embodiment, pose: Pose) -> list[float]:
+    """Share of a 64 x 64 image at 90 degrees that each landmark fills, whatever the agent's own camera."""
+    camera = Camera(64, 64, 90.0)
+    seen = world.renderer.triangles_seen(camera, (pose.x, pose.y + body.camera_height, pose.z), pose.yaw)
+    marks = house.landmark_of_triangle[seen[seen >= 0]]
+    counts = np.bincount(marks[marks >= 0], minlength=len(house.landmarks))
+    return (counts / seen.size).tolist()
+
+
+def _random_pose(world: World, rng: np.random.Generator, house: House, room: int) -> Pose | None:
+    """A pose in a room, an arm's length from everything, on the part of the floor all doors belong to."""
+    rect, floor = house.rooms[room], world.floors[0]
+    x = round(float(rng.uniform(rect.x0 + 0.3, rect.x1 - 0.3)), 3)
+    z = round(float(rng.uniform(rect.z0 + 0.3, rect.z1 - 0.3)), 3)
+    yaw = math.radians(round(float(rng.uniform(-180.0, 180.0)), 2))
+    if floor.clearance_at(x, z)[0] < floor.radius + 0.25:
+        return None
+    return Pose(x=x, y=floor.floor_height(x, z), z=z, yaw=yaw)
+
+
+def _episode(world: World, body: Embodiment, task: _Task, level: int, episode_id: str) -> Episode:
+    house = world.house
+    assert house is not None
+    path = world.path(task.pose.position, task.goals)
+    poses, _ = run_expert(
+        task.pose, lambda pose: expert_primitive(world, body, pose, task.goals, GOAL_RADIUS), world.floors[0], body
+    )
+    # The goal the expert walks to comes first, for callers that look at one goal only.
+    goals = sorted(task.goals, key=lambda goal: math.dist(goal, path[-1]))
+    return Episode(
+        episode_id=episode_id,
+        trajectory_id=episode_id,
+        scene_id=world.scene_id,
+        start_position=task.pose.position,
+        start_rotation=task.pose.rotation,
+        goals=tuple(goals),
+        goal_radius=GOAL_RADIUS,
+        instruction=task.instruction,
+        reference_path=path,
+        gt_locations=tuple(pose.position for pose in poses),
+        geodesic_distance=task.distance,
+        info={
+            "level": level,
+            "landmark": task.target.name,
+            "other_landmarks": [
+                mark.name for mark in house.landmarks if mark.room == task.target.room and mark is not task.target
+            ],
+        },
+    )

@@ -1,0 +1,201 @@
+"""The mesh simulator: procedural houses and scanned buildings behind `navila.simulation`."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from navila.errors import ConfigError, SceneError
+from navila.simulation import (
+    Embodiment,
+    Episode,
+    Landmark,
+    Observation,
+    Position,
+    ProceduralSimulator,
+    TopDownMap,
+)
+
+from navila_sim_mesh.agent import STOP, Pose, advance, bearing_to, yaw_of
+from navila_sim_mesh.house_episodes import expert_primitive, make_episodes
+from navila_sim_mesh.renderer import Camera, Frame
+from navila_sim_mesh.world import World, house_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentState:
+    """What `snapshot` hands out."""
+
+    episode: Episode
+    floor: int
+    pose: Pose
+    collided: bool
+    done: bool
+
+
+class MeshSimulator(ProceduralSimulator):
+    """Renders and walks triangle meshes on the CPU.
+
+    `scene_id` is `houses/<seed>` for a procedural house, else the path of a GLB, PLY or OBJ file below `scene_root`.
+    `scenes_kept` scenes stay loaded, so that episodes in the same scene do not load it again.
+    """
+
+    def __init__(
+        self,
+        embodiment: Embodiment | None = None,
+        scene_root: str | Path | None = None,
+        *,
+        scenes_kept: int = 8,
+    ) -> None:
+        self.embodiment = embodiment if embodiment is not None else Embodiment()
+        self.scene_root = Path(scene_root) if scene_root is not None else Path()
+        self._scenes_kept = max(1, scenes_kept)
+        self._worlds: OrderedDict[str, World] = OrderedDict()
+        self._camera = Camera.of(self.embodiment)
+        self._state: AgentState | None = None
+        self._frame: Frame | None = None
+
+    @classmethod
+    def tiny(cls) -> MeshSimulator:
+        """A simulator with 64 x 64 images, for tests."""
+        return cls(Embodiment(name="tiny", width=64, height=64))
+
+    def reset(self, episode: Episode) -> Observation:
+        world = self._world(episode.scene_id)
+        place = world.place(episode.start_position)
+        if place is None:
+            x, y, z = episode.start_position
+            raise SceneError(
+                f"The start ({x:.2f}, {y:.2f}, {z:.2f}) of episode {episode.episode_id!r} is off the walkable floor of"
+                f" {episode.scene_id!r}; check that the episode was made for this scene."
+            )
+        if not math.isfinite(world.distance(episode.start_position, tuple(episode.goals))):
+            raise SceneError(
+                f"No goal of episode {episode.episode_id!r} can be reached from its start in {episode.scene_id!r};"
+                " correct its goals or leave the episode out."
+            )
+        floor = world.floors[place.floor]
+        pose = Pose(x=place.x, y=floor.floor_height(place.x, place.z), z=place.z, yaw=yaw_of(episode.start_rotation))
+        self._state = AgentState(episode=episode, floor=place.floor, pose=pose, collided=False, done=False)
+        return self._observe()
+
+    def step(self, primitive: int) -> Observation:
+        """Execute 0 stop, 1 forward, 2 turn left, 3 turn right.
+
+        Raises:
+            ConfigError: the primitive is none of these, or the episode has ended.
+        """
+        state = self._current()
+        if state.done:
+            raise ConfigError(f"Episode {state.episode.episode_id!r} has ended with STOP; reset before the next step.")
+        if primitive not in (0, 1, 2, 3):
+            raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
+        world = self._world(state.episode.scene_id)
+        pose, collided = advance(state.pose, primitive, world.floors[state.floor], self.embodiment)
+        self._state = AgentState(
+            episode=state.episode, floor=state.floor, pose=pose, collided=collided, done=primitive == STOP
+        )
+        return self._observe()
+
+    def geodesic(self, start: Position, goals: Sequence[Position]) -> float:
+        return self._world(self._current().episode.scene_id).distance(start, tuple(goals))
+
+    def shortest_path(self, start: Position, goal: Position) -> tuple[Position, ...]:
+        return self._world(self._current().episode.scene_id).path(start, (goal,))
+
+    def expert_action(self, goal: Position, goal_radius: float) -> int:
+        """The primitive the shortest-path follower takes; 0 once well inside `goal_radius` (0.6 of it).
+
+        When `goal` is one of the current episode's goals, the nearest of them counts, as in its success.
+        """
+        state = self._current()
+        goals = tuple(state.episode.goals) if goal in state.episode.goals else (goal,)
+        world = self._world(state.episode.scene_id)
+        return expert_primitive(world, self.embodiment, state.pose, goals, goal_radius)
+
+    def top_down_map(self) -> TopDownMap:
+        raise NotImplementedError
+
+    def snapshot(self) -> AgentState:
+        return self._current()
+
+    def restore(self, state: Any) -> Observation:
+        """Return to a state `snapshot` gave.
+
+        Raises:
+            ConfigError: `state` did not come from `snapshot`.
+        """
+        if not isinstance(state, AgentState):
+            raise ConfigError("restore takes what snapshot returned.")
+        self._state = state
+        return self._observe()
+
+    def make_episodes(self, *, level: int, seed: int, count: int) -> tuple[Episode, ...]:
+        return make_episodes(self._world, self.embodiment, level=level, seed=seed, count=count)
+
+    def landmarks(self) -> tuple[Landmark, ...]:
+        """Landmarks of the current procedural house; none in scanned scenes."""
+        state = self._current()
+        house = self._world(state.episode.scene_id).house
+        if house is None or self._frame is None:
+            return ()
+        seen = self._frame.triangle
+        marks = house.landmark_of_triangle[seen[seen >= 0]]
+        counts = np.bincount(marks[marks >= 0], minlength=len(house.landmarks)).tolist()
+        pose = state.pose
+        return tuple(
+            Landmark(
+                name=mark.name,
+                colour=mark.colour,
+                shape=mark.shape,
+                position=(mark.obstacle.x, mark.height / 2, mark.obstacle.z),
+                room=mark.room,
+                visible_fraction=count / seen.size,
+                bearing=math.degrees(bearing_to(pose, mark.obstacle.x, mark.obstacle.z)),
+                distance=math.hypot(mark.obstacle.x - pose.x, mark.obstacle.z - pose.z),
+            )
+            for mark, count in zip(house.landmarks, counts, strict=True)
+        )
+
+    def close(self) -> None:
+        self._worlds.clear()
+        self._state = None
+        self._frame = None
+
+    def _current(self) -> AgentState:
+        if self._state is None:
+            raise ConfigError("No episode is running; call reset first.")
+        return self._state
+
+    def _observe(self) -> Observation:
+        state = self._current()
+        pose = state.pose
+        eye = (pose.x, pose.y + self.embodiment.camera_height, pose.z)
+        frame = self._world(state.episode.scene_id).renderer.render(self._camera, eye, pose.yaw)
+        self._frame = frame
+        return Observation(
+            rgb=frame.rgb,
+            depth=frame.depth if self.embodiment.depth else None,
+            position=pose.position,
+            rotation=pose.rotation,
+            collided=state.collided,
+            done=state.done,
+        )
+
+    def _world(self, scene_id: str) -> World:
+        if scene_id in self._worlds:
+            self._worlds.move_to_end(scene_id)
+            return self._worlds[scene_id]
+        seed = house_seed(scene_id)
+        if seed is None:
+            raise SceneError(f"There is no scene {scene_id!r}; write houses/<seed> or the path of a mesh file.")
+        world = World.of_house(scene_id, seed, self.embodiment.agent_radius)
+        self._worlds[scene_id] = world
+        while len(self._worlds) > self._scenes_kept:
+            self._worlds.popitem(last=False)
+        return world
