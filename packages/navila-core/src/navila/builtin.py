@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from navila.hookspecs import hookimpl
 from navila.kinds import KINDS
-from navila.specs import CommandSpec
+from navila.specs import CommandSpec, ConversationSpec
 
 
 @hookimpl
@@ -19,4 +19,18 @@ def navila_commands() -> Iterable[CommandSpec]:
             name=kind.command,
             target=f"navila.cli.components:{kind.command}",
             summary=f"List the installed {kind.label}s",
+        )
+
+
+@hookimpl
+def navila_conversations() -> Iterable[ConversationSpec]:
+    """The templates of released checkpoints."""
+    from navila.conversation import TEMPLATES
+
+    for template in TEMPLATES:
+        yield ConversationSpec(
+            name=template.name,
+            aliases=template.aliases,
+            target=f"navila.templates:{template.name.replace('-', '_')}",
+            summary=template.style.value,
         )

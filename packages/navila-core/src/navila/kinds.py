@@ -56,7 +56,7 @@ _ALL = (
         spec=LLMSpec,
         label="language model",
         command="llm",
-        interface="navila.model.interfaces:LLM",
+        interface="navila.model.llm:LLMBackend",
     ),
     Kind(
         name="vision-encoder",
@@ -64,7 +64,7 @@ _ALL = (
         spec=VisionEncoderSpec,
         label="vision encoder",
         command="encoder",
-        interface="navila.model.interfaces:VisionEncoder",
+        interface="navila.model.vision:VisionEncoder",
     ),
     Kind(
         name="projector",
@@ -72,7 +72,7 @@ _ALL = (
         spec=ProjectorSpec,
         label="projector",
         command="projector",
-        interface="navila.model.interfaces:Projector",
+        interface="navila.model.projector:Projector",
     ),
     Kind(
         name="conversation",

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import click
 
     from navila.conversation import ConversationTemplate
+    from navila.model.llm import LLMBackend
+    from navila.model.projector import Projector
+    from navila.model.vision import VisionEncoder
     from navila.simulation import Simulator
     from navila.specs import (
         BenchmarkSpec,
@@ -166,11 +169,11 @@ class PluginHost:
         return {plugin.origin.dist: plugin.origin.version for plugin in self.plugins}
 
     @overload
-    def registry(self, kind: Literal["llm"]) -> Registry[LLMSpec, Any]: ...
+    def registry(self, kind: Literal["llm"]) -> Registry[LLMSpec, type[LLMBackend]]: ...
     @overload
-    def registry(self, kind: Literal["vision-encoder"]) -> Registry[VisionEncoderSpec, Any]: ...
+    def registry(self, kind: Literal["vision-encoder"]) -> Registry[VisionEncoderSpec, type[VisionEncoder]]: ...
     @overload
-    def registry(self, kind: Literal["projector"]) -> Registry[ProjectorSpec, Any]: ...
+    def registry(self, kind: Literal["projector"]) -> Registry[ProjectorSpec, type[Projector]]: ...
     @overload
     def registry(self, kind: Literal["conversation"]) -> Registry[ConversationSpec, ConversationTemplate]: ...
     @overload
