@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
-
 from navila.actions import LEGAL_ANSWERS
 from navila.conversation import get_template
 from navila.errors import ConfigError
 from navila.prompts import navigation_prompt
 from navila.tokenization import tokenize_with_images
 from navila_train.tokenizers import SPECIAL_TOKENS, build_word_tokenizer, navigation_phrases
+from transformers import AutoTokenizer
 
 INSTRUCTION = "Turn left and go to the red sofa next to the blue lamp."
 TEXTS = [INSTRUCTION, "Where is the red sofa? It is 2.5 m away, 30 degrees to the left."]

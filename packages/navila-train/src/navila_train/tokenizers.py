@@ -1,8 +1,8 @@
 """Word tokenizers for tiny models trained from scratch.
 
-A model of a million parameters reads the navigation prompt as ~170 tokens of a general tokenizer, nearly all of them the
-same in every sample. Here each constant phrase is one token and each word of the task is one token, so that the prompt
-costs ~30 tokens and an answer one; any other text still encodes, byte by byte.
+A model of a million parameters reads the navigation prompt as ~170 tokens of a general tokenizer, nearly all of them
+the same in every sample. Here each constant phrase is one token and each word of the task is one token, so that the
+prompt costs ~30 tokens and an answer one; any other text still encodes, byte by byte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPECIAL_TOKENS = (
 
 
 def navigation_phrases(template: str = "llama_3") -> tuple[str, ...]:
-    """Texts that every navigation sample repeats: the system message, the prompt around frames and instruction, the answers."""
+    """Texts that every navigation sample repeats: system message, prompt around frames and instruction, answers."""
     marker = "\x00"
     prompt = navigation_prompt(marker, 2)
     pieces = [piece for chunk in prompt.split("<image>") for piece in chunk.split(marker)]

@@ -1,0 +1,49 @@
+"""One policy for broken media and records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from navila.errors import ConfigError, DataError
+
+Policy = Literal["raise", "skip", "mask"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample that could not be read, and why, in one sentence."""
+
+    where: str
+    reason: str
+
+
+class FailureLog:
+    """Counts broken samples and stops the run when they pass `bound` of the data.
+
+    `raise` stops at the first one; `skip` leaves the sample out of its batch; `mask` keeps it with black frames and no
+    label, so that batches keep their size.
+    """
+
+    def __init__(self, policy: Policy, *, total: int, bound: float = 0.01) -> None:
+        if policy not in get_args(Policy):
+            raise ConfigError(f"Unknown policy for broken data {policy!r}: choose {', '.join(get_args(Policy))}.")
+        self.policy = policy
+        self.total = total
+        self.bound = bound
+        self.failures: dict[str, str] = {}
+
+    def note(self, failure: Failure) -> None:
+        """Count a broken sample; the same sample in a later epoch counts once.
+
+        Raises:
+            DataError: the policy is `raise`, or more than `bound` of the samples are broken.
+        """
+        self.failures[failure.where] = failure.reason
+        if self.policy == "raise":
+            raise DataError(failure.reason)
+        if len(self.failures) > self.bound * self.total:
+            worst = " ".join(list(self.failures.values())[:5])
+            raise DataError(
+                f"{len(self.failures)} of {self.total} samples are broken, more than {self.bound:.0%}: {worst}"
+            )

@@ -1,0 +1,100 @@
+"""Decoded frames, kept resized so that a small dataset is decoded once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from navila.errors import DataError
+from navila.images import ImageProcessor, pad_to_square, process_image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+#: (H, W, 3) uint8, already of the vision tower's size.
+Frame = NDArray[np.uint8]
+
+
+class FrameStore:
+    """Reads image files, resizes them for the vision tower and keeps the latest ones, up to `max_bytes`."""
+
+    def __init__(self, resize: Callable[[Image.Image], Frame], *, max_bytes: int = 1 << 30) -> None:
+        """Prepare to read frames.
+
+        Args:
+            resize: what the model does to an RGB image before normalising it.
+            max_bytes: bound of the memory that decoded frames take.
+        """
+        self._resize = resize
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._frames: OrderedDict[Path | None, Frame] = OrderedDict()
+        self._black = resize(Image.new("RGB", (448, 448)))
+
+    def get(self, path: Path | None) -> Frame:
+        """The resized frame of a file, black for None.
+
+        Raises:
+            DataError: the file is missing, truncated or no image.
+        """
+        if path is None:
+            return self._black
+        frame = self._frames.get(path)
+        if frame is not None:
+            self._frames.move_to_end(path)
+            return frame
+        frame = self._resize(read_image(path))
+        self._frames[path] = frame
+        self._bytes += frame.nbytes
+        while self._bytes > self._max_bytes and len(self._frames) > 1:
+            _, old = self._frames.popitem(last=False)
+            self._bytes -= old.nbytes
+        return frame
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode a whole image file as RGB.
+
+    Raises:
+        DataError: the file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"Image {path} does not exist: fetch it again or mend the record.") from None
+    except UnidentifiedImageError:
+        raise DataError(f"Image {path} is no image or is empty: fetch it again.") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"Image {path} cannot be decoded ({error}): fetch it again.") from None
+
+
+class PixelPipeline:
+    """The model's image preprocessing in two halves: a resize to uint8, worth keeping, and a normalisation.
+
+    Together they equal `navila.images.process_image` bit for bit.
+    """
+
+    def __init__(self, processor: ImageProcessor, aspect_ratio: str | None = "resize") -> None:
+        self.aspect_ratio = aspect_ratio
+        self._pad_colour = tuple(int(255 * mean) for mean in processor.mean or (0.0, 0.0, 0.0))
+        self._resize = replace(processor, rescale_factor=None, mean=None, std=None)
+        normalise = replace(processor, height=None, width=None, shortest_edge=None, crop_height=None, crop_width=None)
+        greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+        #: (3, 256) float32: what each 8-bit level of a channel becomes.
+        self._levels = normalise(Image.fromarray(greys))[:, 0]
+
+    def resize(self, image: Image.Image) -> Frame:
+        """(H, W, 3) uint8 of the vision tower's size."""
+        image = image.convert("RGB")
+        if self.aspect_ratio == "pad":
+            image = pad_to_square(image, self._pad_colour)
+        pixels = process_image(image, self._resize, "resize" if self.aspect_ratio == "resize" else None)
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0)).astype(np.uint8)
+
+    def normalise(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        """(N, H, W, 3) uint8 to (N, 3, H, W) float32."""
+        return torch.from_numpy(np.stack([self._levels[c][frames[..., c]] for c in range(3)], axis=1))

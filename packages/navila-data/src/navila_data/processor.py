@@ -1,0 +1,121 @@
+"""From a sample to token ids, labels and the files of its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from navila.constants import IGNORE_INDEX
+from navila.errors import DataError
+from navila.tokenization import tokenize_supervised
+from torch.utils.data import Dataset as TorchDataset
+
+from navila_data.failures import Failure
+from navila_data.mixture import Mixture
+from navila_data.sample import Sample, Turn, messages
+from navila_data.sampler import EpochIndex
+
+if TYPE_CHECKING:
+    from navila.conversation import ConversationTemplate
+    from transformers import PreTrainedTokenizerBase
+
+CACHED_CONVERSATIONS = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """A tokenised sample; `input_ids` holds -200 once for each medium."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    """As long as `input_ids`, -100 where nothing is learned."""
+    media: tuple[Path | None, ...]
+    where: str
+    """Dataset and record, for messages."""
+
+
+class Processor:
+    """Renders a conversation with the model's template and tokenises it; labels come from the template's spans."""
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ConversationTemplate,
+        tokens_per_image: int,
+        max_length: int,
+        history_dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Prepare to encode samples.
+
+        Args:
+            tokenizer: the language model's.
+            template: the conversation template of the model.
+            tokens_per_image: positions an image takes in the language model.
+            max_length: longest sequence, images expanded.
+            history_dropout: probability that a navigation step loses its whole history (black frames, as at the start
+                of an episode), drawn anew each epoch. Without it a model can read the goal off its own past motion.
+            seed: of the random choices.
+        """
+        self.tokenizer = tokenizer
+        self.template = template
+        self.tokens_per_image = tokens_per_image
+        self.max_length = max_length
+        self.history_dropout = history_dropout
+        self.seed = seed
+        self._tokenized: dict[tuple[Turn, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def _tokenize(self, turns: tuple[Turn, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        # Steps of an episode repeat the same few (instruction, answer) pairs.
+        if turns not in self._tokenized:
+            if len(self._tokenized) >= CACHED_CONVERSATIONS:
+                self._tokenized.clear()
+            ids, labels = tokenize_supervised(self.template.spans(messages(turns)), self.tokenizer)
+            self._tokenized[turns] = (tuple(ids), tuple(labels))
+        return self._tokenized[turns]
+
+    def encode(self, sample: Sample, *, epoch: int = 0, index: int = 0) -> Encoded:
+        """Tokenise a sample; (seed, epoch, index) decide what is random.
+
+        Raises:
+            DataError: the sample is longer than the model can take.
+        """
+        ids, labels = self._tokenize(sample.turns)
+        where = f"{sample.source} record {sample.record}"
+        length = len(ids) + len(sample.media) * (self.tokens_per_image - 1)
+        if length > self.max_length:
+            raise DataError(
+                f"{where} takes {length} tokens and the model at most {self.max_length}: lower --num_video_frames "
+                "or raise --model_max_length."
+            )
+        media = sample.media
+        if sample.history and self.history_dropout:
+            draw = np.random.default_rng([self.seed, epoch, index]).random()
+            if draw < self.history_dropout:
+                media = (None,) * sample.history + media[sample.history :]
+        return Encoded(input_ids=ids, labels=labels, media=media, where=where)
+
+
+class EncodedMixture(TorchDataset[Encoded | Failure]):
+    """A mixture seen through a processor, indexed by `EpochIndex`; a malformed record comes out as a `Failure`."""
+
+    def __init__(self, mixture: Mixture, processor: Processor) -> None:
+        self.mixture = mixture
+        self.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, item: EpochIndex) -> Encoded | Failure:
+        try:
+            return self.processor.encode(self.mixture[item.index], epoch=item.epoch, index=item.index)
+        except DataError as error:
+            return Failure(f"sample {item.index}", str(error))
+
+
+def masked(encoded: Encoded) -> Encoded:
+    """The sample with black frames and nothing to learn."""
+    return replace(encoded, labels=(IGNORE_INDEX,) * len(encoded.labels), media=(None,) * len(encoded.media))

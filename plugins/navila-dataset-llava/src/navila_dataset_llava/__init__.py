@@ -1,0 +1,1 @@
+"""Image and text conversations in LLaVA's JSON format for navila."""

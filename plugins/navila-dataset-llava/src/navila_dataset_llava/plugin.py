@@ -1,0 +1,23 @@
+"""Registers the LLaVA conversation format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from navila.hookspecs import hookimpl
+from navila.specs import DatasetSpec
+
+
+@hookimpl
+def navila_datasets() -> Iterable[DatasetSpec]:
+    """Conversations about one image, several, or none."""
+    yield DatasetSpec(
+        name="llava",
+        target="navila_dataset_llava.dataset:LlavaDataset",
+        summary="Conversations about one image, several or none, in LLaVA's JSON format",
+        kind="image",
+        expected_files=(
+            "annotations.json or annotations.jsonl: conversations",
+            "images, at the paths the records name",
+        ),
+    )

@@ -1,0 +1,94 @@
+"""Navigation steps in NaVILA-Dataset's format: frames up to now, an instruction, the next action."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import mkdtemp
+
+from navila.actions import LEGAL_ANSWERS
+from navila.errors import DataError
+from navila.frames import BLACK, sample_indices
+from navila.prompts import navigation_prompt, normalise_instruction
+from navila_data.dataset import Dataset, LoadOptions
+from navila_data.records import media_path, read_records, text_field
+from navila_data.sample import Sample, Turn
+
+#: Sub-folder of the data root and folder of the frames below it, by registered name.
+LAYOUTS = {"r2r": ("R2R", "train"), "rxr": ("RxR", "train"), "human": ("Human", "raw_frames"), "vln": ("", "train")}
+
+
+class VLNDataset(Dataset):
+    """One sample a step: `{"video_id", "frames": [oldest, …, current], "q": instruction, "a": answer}`."""
+
+    def __init__(self, name: str, annotations: Path, frames: Path, options: LoadOptions) -> None:
+        self.name = name
+        self.annotations = annotations
+        self.frames = frames
+        self.options = options
+        self.records = read_records(annotations)
+
+    @classmethod
+    def open(cls, name: str, root: Path, options: LoadOptions) -> VLNDataset:
+        """Open `root/R2R`, `root/RxR`, `root/Human`, or `root` itself when it holds the annotations.
+
+        Raises:
+            DataError: there is no annotation file, or it is malformed.
+        """
+        folder, frames = LAYOUTS[name]
+        base = root / folder if (root / folder).is_dir() else root
+        return cls(name, base / "annotations.json", base / frames, options)
+
+    @classmethod
+    def tiny(cls) -> VLNDataset:
+        """Three steps of one walk in a temporary folder."""
+        import json
+
+        from PIL import Image
+
+        root = Path(mkdtemp(prefix="navila-vln-"))
+        (root / "train" / "1").mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (32, 32), (80 * i, 40, 200)).save(root / "train" / "1" / f"frame_{i}.jpg")
+        records = [
+            {
+                "video_id": f"1-{i}",
+                "frames": [f"1/frame_{k}.jpg" for k in range(i + 1)],
+                "q": "Go to the red sofa.",
+                "a": LEGAL_ANSWERS[-i],
+            }
+            for i in range(3)
+        ]
+        (root / "annotations.json").write_text(json.dumps(records), encoding="utf-8")
+        return cls.open("vln", root, LoadOptions(num_frames=2))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        where = f"{self.annotations}, record {index}"
+        frames = record.get("frames")
+        if not isinstance(frames, list) or not frames:
+            raise DataError(f'{where}: "frames" must be a list of at least the current frame; mend the record.')
+        text_field(record, "video_id", where)
+        instruction = text_field(record, "q", where)
+        if self.options.normalise_instructions:
+            instruction = normalise_instruction(instruction)
+        shown = sample_indices(len(frames), self.options.num_frames)
+        return Sample(
+            turns=(
+                Turn("user", navigation_prompt(instruction, self.options.num_frames)),
+                Turn("assistant", text_field(record, "a", where)),
+            ),
+            media=tuple(None if i == BLACK else media_path(self.frames, frames[i], where) for i in shown),
+            history=len(shown) - 1,
+            source=self.name,
+            record=str(record["video_id"]),
+            group=self.group(index),
+        )
+
+    def group(self, index: int) -> str:
+        """The folder of the current frame: one an episode."""
+        frames = self.records[index].get("frames")
+        last = frames[-1] if isinstance(frames, list) and frames else ""
+        return last.rpartition("/")[0] if isinstance(last, str) else ""
