@@ -1,0 +1,209 @@
+"""Images to pixel tensors, bit for bit as the checkpoints were trained, with nothing but PIL and numpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from navila.errors import CheckpointError, ConfigError, DataError
+
+FILE_NAME = "preprocessor_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProcessor:
+    """What `preprocessor_config.json` says: how large, cropped or not, and which mean and deviation."""
+
+    height: int | None = None
+    """Pixels to resize to; None where `shortest_edge` or nothing is given."""
+    width: int | None = None
+    shortest_edge: int | None = None
+    """Pixels of the shorter side, keeping the aspect ratio (CLIP)."""
+    crop_height: int | None = None
+    """Pixels of the centre crop; None for no crop."""
+    crop_width: int | None = None
+    resample: int = int(Image.Resampling.BICUBIC)
+    rescale_factor: float | None = 1 / 255
+    mean: tuple[float, ...] | None = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] | None = (0.5, 0.5, 0.5)
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """The file as it was read, so that saving loses nothing."""
+
+    @classmethod
+    def square(cls, size: int, *, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3) -> ImageProcessor:
+        """Resize to `size` x `size` pixels and normalise."""
+        return cls.from_dict(
+            {
+                "image_processor_type": "SiglipImageProcessor",
+                "do_resize": True,
+                "size": {"height": size, "width": size},
+                "resample": int(Image.Resampling.BICUBIC),
+                "do_rescale": True,
+                "rescale_factor": 1 / 255,
+                "do_normalize": True,
+                "image_mean": list(mean),
+                "image_std": list(std),
+            }
+        )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> ImageProcessor:
+        """Read the fields of a `preprocessor_config.json`.
+
+        Raises:
+            ConfigError: a field has a form no processor of the field uses.
+        """
+        size = _size(raw.get("size"), "size") if raw.get("do_resize", True) else {}
+        crop = _size(raw.get("crop_size"), "crop_size") if raw.get("do_center_crop", "crop_size" in raw) else {}
+        normalise = raw.get("do_normalize", True)
+        return cls(
+            height=size.get("height"),
+            width=size.get("width"),
+            shortest_edge=size.get("shortest_edge"),
+            crop_height=crop.get("height") or crop.get("shortest_edge"),
+            crop_width=crop.get("width") or crop.get("shortest_edge"),
+            resample=int(raw.get("resample", Image.Resampling.BICUBIC)),
+            rescale_factor=float(raw.get("rescale_factor", 1 / 255)) if raw.get("do_rescale", True) else None,
+            mean=tuple(raw["image_mean"]) if normalise and raw.get("image_mean") else None,
+            std=tuple(raw["image_std"]) if normalise and raw.get("image_std") else None,
+            raw=dict(raw),
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
+        """Read `preprocessor_config.json` of a vision tower's folder.
+
+        Raises:
+            CheckpointError: the file is missing or is not JSON.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing: copy it from the vision encoder the model was built with.") from None
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not valid JSON ({error}): fetch the file again.") from None
+        return cls.from_dict(raw)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `preprocessor_config.json`."""
+        text = json.dumps(dict(self.raw), indent=2, sort_keys=True) + "\n"
+        (Path(folder) / FILE_NAME).write_text(text, encoding="utf-8")
+
+    @property
+    def target_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of what comes out for a square image."""
+        width = self.crop_width or self.width or self.shortest_edge
+        height = self.crop_height or self.height or self.shortest_edge
+        if width is None or height is None:
+            raise ConfigError(f"{FILE_NAME} gives neither a size nor a crop_size to resize images to: add one.")
+        return width, height
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """(3, H, W) float32 pixels of one image: resize, centre crop, rescale, normalise."""
+        image = image.convert("RGB")
+        size = self._resized(image.width, image.height)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling(self.resample))
+        pixels = np.asarray(image)
+        if self.crop_width and self.crop_height:
+            pixels = _centre_crop(pixels, self.crop_height, self.crop_width)
+        channels = [self._levels[c][pixels[:, :, c]] for c in range(3)]
+        return np.stack(channels)
+
+    @cached_property
+    def _levels(self) -> NDArray[np.float32]:
+        """(3, 256): what each 8-bit level becomes.
+
+        The rounding is that of transformers' slow processors: rescale in float64, round to float32, then subtract and
+        divide in float32. A table of 256 levels gives the same bits as computing each pixel.
+        """
+        levels = np.arange(256, dtype=np.float64)
+        values = (levels * self.rescale_factor if self.rescale_factor is not None else levels).astype(np.float32)
+        table = np.tile(values, (3, 1))
+        if self.mean is not None and self.std is not None:
+            mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
+            table = (table - mean[:, None]) / std[:, None]
+        return table.astype(np.float32)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels after the resize step."""
+        if self.width and self.height:
+            return self.width, self.height
+        if self.shortest_edge:
+            short, long = sorted((width, height))
+            longer = int(self.shortest_edge * long / short)
+            return (self.shortest_edge, longer) if width <= height else (longer, self.shortest_edge)
+        return width, height
+
+
+def process_image(image: Image.Image, processor: ImageProcessor, aspect_ratio: str | None = "resize") -> NDArray[np.float32]:
+    """(3, H, W) float32 pixels of one image.
+
+    `aspect_ratio` is the config's `image_aspect_ratio`: `"resize"` squashes to the processor's size, `"pad"` first
+    centres the image on a square of the mean colour, anything else leaves it to the processor.
+    """
+    image = image.convert("RGB")
+    if aspect_ratio == "resize":
+        image = image.resize(processor.target_size)
+    elif aspect_ratio == "pad":
+        image = pad_to_square(image, tuple(int(255 * mean) for mean in processor.mean or (0.0, 0.0, 0.0)))
+    return processor(image)
+
+
+def process_images(
+    images: Sequence[Image.Image], processor: ImageProcessor, aspect_ratio: str | None = "resize"
+) -> NDArray[np.float32]:
+    """(N, 3, H, W) float32 pixels.
+
+    Raises:
+        DataError: the images come out in different sizes.
+    """
+    arrays = [process_image(image, processor, aspect_ratio) for image in images]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise DataError(
+            f"The images come out in different sizes {sorted(shapes)}: set image_aspect_ratio to 'resize' or 'pad'."
+        )
+    return np.stack(arrays) if arrays else np.zeros((0, 3, *reversed(processor.target_size)), np.float32)
+
+
+def pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
+    """The image centred on a square of one RGB colour."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new(image.mode, (side, side), colour)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _centre_crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Cut the centre out of (H, W, 3), after padding with zeros where the image is smaller."""
+    missing = max(height - pixels.shape[0], 0), max(width - pixels.shape[1], 0)
+    if any(missing):
+        pad_top, pad_left = (missing[0] + 1) // 2, (missing[1] + 1) // 2
+        pads = ((pad_top, missing[0] - pad_top), (pad_left, missing[1] - pad_left), (0, 0))
+        pixels = np.pad(pixels, pads)
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def _size(value: Any, key: str) -> dict[str, int]:
+    """`{"height", "width"}` or `{"shortest_edge"}` from what the file has; a bare number is a square."""
+    if value is None:
+        return {}
+    if isinstance(value, int):
+        return {"height": value, "width": value}
+    if isinstance(value, Mapping) and ({"height", "width"} <= value.keys() or "shortest_edge" in value):
+        return {k: int(v) for k, v in value.items() if v is not None}
+    raise ConfigError(f"{FILE_NAME} has {key} {value!r}: expected height and width, or shortest_edge.")

@@ -1,0 +1,33 @@
+"""The composed vision-language model: its parts, how it is built, loaded, run and saved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from navila.model.compose import build
+    from navila.model.config import NavilaConfig
+    from navila.model.llm import LLMBackend
+    from navila.model.modeling import NavilaForCausalLM
+    from navila.model.projector import Projector
+    from navila.model.vision import VisionEncoder
+
+__all__ = ["LLMBackend", "NavilaConfig", "NavilaForCausalLM", "Projector", "VisionEncoder", "build"]
+
+_LAZY = {
+    "LLMBackend": "navila.model.llm",
+    "NavilaConfig": "navila.model.config",
+    "NavilaForCausalLM": "navila.model.modeling",
+    "Projector": "navila.model.projector",
+    "VisionEncoder": "navila.model.vision",
+    "build": "navila.model.compose",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part on first use: a projector's author need not pay for the language models (PEP 562)."""
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

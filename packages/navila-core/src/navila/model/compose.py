@@ -1,0 +1,136 @@
+"""Compose a model from parts: by registered name or config with random weights, or from folders with trained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from navila.errors import ConfigError
+from navila.model.components import llm_backend, projector, projector_spec, vision_encoder, vision_encoder_spec
+from navila.model.config import NavilaConfig
+from navila.model.load import checkpoint_folder, model_type_of, resolve_dtype, template_for
+from navila.model.vocabulary import add_pad_token, grow_vocabulary
+from navila.model.weights import read_json
+from navila.plugins import default_host
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    from navila.model.llm import LLMBackend
+    from navila.model.modeling import NavilaForCausalLM
+    from navila.model.projector import Projector
+    from navila.model.vision import VisionEncoder
+
+#: A registered name, a folder or Hub id with weights, or a `config.json` as a mapping.
+Part = str | Path | Mapping[str, Any]
+
+
+def build(
+    llm: Part,
+    vision_tower: Part,
+    mm_projector: Part,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    *,
+    template: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    **config: Any,
+) -> NavilaForCausalLM:
+    """Compose a model for training.
+
+    Args:
+        llm, vision_tower, mm_projector: each a mapping (a `config.json` with `model_type`, or `mm_projector_type`, for
+            random weights), a folder or Hub id (trained weights), or a registered name (random weights; a projector is
+            usually named so, `mlp_downsample`).
+        tokenizer: a tokenizer or its folder; the language model's folder when None. A pad token is added when it has
+            none, and the vocabulary grows to what the tokenizer needs.
+        template: name of the conversation template.
+        dtype: float32 when None.
+        attn_implementation: an attention of transformers; its choice when None.
+        config: fields of `NavilaConfig`, e.g. `num_video_frames`, `image_aspect_ratio`, `mm_vision_select_layer`.
+
+    Raises:
+        UnknownComponentError: no installed plugin offers a part.
+        CheckpointError: a folder is missing, partial or corrupt.
+        ConfigError: the parts do not fit, or there is no tokenizer.
+    """
+    from navila.model.modeling import NavilaForCausalLM
+
+    root = NavilaConfig(**config)
+    backend, language_model, llm_folder = _llm(llm, tokenizer, attn_implementation)
+    words = tokenizer if tokenizer is not None else llm_folder
+    if words is None:
+        raise ConfigError("There is no tokenizer: give tokenizer= a folder or object, as the language model is not a folder.")
+    if isinstance(words, str | Path):
+        words = backend.load_tokenizer(checkpoint_folder(words))
+    add_pad_token(words, language_model)
+    grow_vocabulary(language_model, len(words))
+
+    encoder = _vision_tower(
+        vision_tower,
+        select_layer=root.mm_vision_select_layer,
+        select_feature=root.mm_vision_select_feature,
+        attn_implementation=attn_implementation,
+    )
+    joint = _projector(mm_projector, encoder.hidden_size, language_model.config.hidden_size)
+    if (joint.in_features, joint.out_features) != (encoder.hidden_size, language_model.config.hidden_size):
+        raise ConfigError(
+            f"The projector maps {joint.in_features} to {joint.out_features} channels, but the encoder gives "
+            f"{encoder.hidden_size} and the language model takes {language_model.config.hidden_size}: choose parts that fit."
+        )
+    root.hidden_size, root.mm_hidden_size = joint.out_features, joint.in_features
+    model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
+    model.attach(tokenizer=words, template=template_for(template, root, words))
+    return model.to(dtype=resolve_dtype(dtype) or torch.float32)
+
+
+def _llm(
+    part: Part, tokenizer: Any, attn_implementation: str | None
+) -> tuple[type[LLMBackend], PreTrainedModel, Path | None]:
+    """Backend, model and, when it came from one, its folder."""
+    if isinstance(part, Mapping):
+        backend = llm_backend(_type_of(part, "model_type", "llm"))
+        sizes = {} if "vocab_size" in part or not hasattr(tokenizer, "__len__") else {"vocab_size": len(tokenizer)}
+        return backend, backend.build({**part, **sizes}, attn_implementation=attn_implementation), None
+    if str(part) in default_host().registry("llm"):
+        raise ConfigError(
+            f"llm={str(part)!r} names a family, not a size: give a config with model_type and sizes, a folder or a Hub id."
+        )
+    folder = checkpoint_folder(part)
+    backend = llm_backend(model_type_of(folder, None))
+    return backend, backend.from_pretrained(folder, attn_implementation=attn_implementation), folder
+
+
+def _vision_tower(part: Part, **options: Any) -> VisionEncoder:
+    if isinstance(part, Mapping):
+        return vision_encoder(_type_of(part, "model_type", "vision_tower"))(part, **options)
+    if not Path(part).is_dir() and str(part) in default_host().registry("vision-encoder"):
+        spec = vision_encoder_spec(str(part))
+        encoder_class = vision_encoder(spec.name)
+        return encoder_class(encoder_class.default_config(spec.name), **options)
+    folder = checkpoint_folder(part)
+    return vision_encoder(model_type_of(folder, None)).from_pretrained(folder, **options)
+
+
+def _projector(part: Part, in_features: int, out_features: int) -> Projector:
+    sizes = {"mm_hidden_size": in_features, "hidden_size": out_features}
+    if isinstance(part, Mapping):
+        return projector(_type_of(part, "mm_projector_type", "mm_projector"))({**sizes, **part})
+    if Path(part).is_dir():
+        config = read_json(Path(part) / "config.json")
+        return projector(_type_of(config, "mm_projector_type", "mm_projector")).from_pretrained(part, sizes)
+    # The name that is saved is the one released checkpoints carry, where there is one.
+    spec = projector_spec(str(part))
+    known = spec.aliases[0] if str(part) == spec.name and spec.aliases else str(part)
+    return projector(spec.name)({**sizes, "mm_projector_type": known})
+
+
+def _type_of(config: Mapping[str, Any], key: str, part: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise ConfigError(f"The config given as {part} has no {key}: add it, so that its component can be found.")
+    return value

@@ -1,0 +1,86 @@
+"""The config of the composed model: `config.json` of the released layout, nothing lost on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from transformers.configuration_utils import PretrainedConfig
+
+#: `model_type` values of checkpoints of this layout.
+MODEL_TYPES = ("llava_llama", "llava", "navila")
+
+_DEFAULTS: dict[str, Any] = {
+    "llm_cfg": None,
+    "vision_tower_cfg": None,
+    "mm_projector_cfg": None,
+    "hidden_size": None,
+    "mm_hidden_size": None,
+    "image_aspect_ratio": "resize",
+    "num_video_frames": 8,
+    "fps": 0.0,
+    "mm_vision_select_layer": -2,
+    "mm_vision_select_feature": "cls_patch",
+    "conversation": None,
+}
+
+
+class NavilaConfig(PretrainedConfig):
+    """Sub-configs of the three parts and what belongs to none of them.
+
+    Attributes:
+        llm_cfg, vision_tower_cfg, mm_projector_cfg: the parts' `config.json`, as read.
+        hidden_size, mm_hidden_size: channels of the language model and of the vision encoder.
+        image_aspect_ratio: `resize`, `pad` or None (see `navila.images.process_image`).
+        num_video_frames: frames a navigation prompt holds.
+        fps: sampling rate of videos in 1/s; 0 samples `num_video_frames` uniformly.
+        mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`).
+        conversation: name of the template the model was trained with.
+
+    Every other key of a file becomes an attribute too and is written back.
+    """
+
+    model_type = "llava_llama"
+
+    llm_cfg: Any
+    vision_tower_cfg: Any
+    mm_projector_cfg: Any
+    hidden_size: int | None
+    mm_hidden_size: int | None
+    image_aspect_ratio: str | None
+    num_video_frames: int
+    fps: float
+    mm_vision_select_layer: int
+    mm_vision_select_feature: str
+    conversation: str | None
+
+    def __init__(self, **fields: Any) -> None:
+        given = copy.deepcopy(fields)
+        defaults = {k: v for k, v in _DEFAULTS.items() if given.get(k) is None}
+        # What transformers would drop or rename (old generation settings, torch_dtype) is kept here for saving.
+        self._as_read: dict[str, Any] = {}
+        super().__init__(**{**given, **defaults})
+        self._as_read = {k: v for k, v in given.items() if k not in ("model_type", "transformers_version")}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, those of the file that transformers does not keep included."""
+        live = super().to_dict()
+        live.pop("_as_read", None)
+        return {**self._as_read, **live}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: fields that were in the file, and those that are not merely transformers' defaults."""
+        defaults = PretrainedConfig().to_dict()
+        return {
+            k: v
+            for k, v in self.to_dict().items()
+            if k in self._as_read or k not in defaults or v != defaults[k] or k == "transformers_version"
+        }
+
+
+def part_config(value: Any) -> Mapping[str, Any]:
+    """A part's config as a mapping; empty when the file names it only by a path (before the first save)."""
+    if isinstance(value, PretrainedConfig):
+        return value.to_dict()
+    return value if isinstance(value, Mapping) else {}

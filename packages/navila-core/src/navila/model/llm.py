@@ -1,0 +1,161 @@
+"""What a language-model backend offers: one family of transformers' models, its files and its tokenizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from navila.errors import CheckpointError
+from navila.model.weights import merged_config, read_json, weight_files, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+
+
+class LLMBackend(ABC):
+    """A family of causal language models, driven by `inputs_embeds` and `position_ids` as transformers has it.
+
+    The class is never instantiated: its methods make `transformers` models.
+    """
+
+    @classmethod
+    @abstractmethod
+    def model_class(cls) -> type[PreTrainedModel]:
+        """The causal language model of transformers."""
+
+    @classmethod
+    @abstractmethod
+    def tiny_config(cls) -> dict[str, Any]:
+        """The config of a model small enough for tests."""
+
+    @classmethod
+    def build(
+        cls, config: Mapping[str, Any], *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+    ) -> PreTrainedModel:
+        """A model with random weights."""
+        model_class = cls.model_class()
+        live = _config_class(model_class)(**{k: v for k, v in config.items() if k != "model_type"})
+        if attn_implementation is not None:
+            live._attn_implementation = attn_implementation
+        return model_class(live).to(dtype or torch.float32)
+
+    @classmethod
+    def tiny(cls) -> PreTrainedModel:
+        """A small random model for tests."""
+        return cls.build(cls.tiny_config())
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+    ) -> PreTrainedModel:
+        """Load `config.json` and weights from a folder.
+
+        Raises:
+            CheckpointError: a file or tensor is missing, corrupt or of another shape.
+        """
+        folder = Path(folder)
+        read_json(folder / "config.json")
+        weight_files(folder)
+        try:
+            with _no_progress_bar():
+                model, info = cls.model_class().from_pretrained(
+                    folder,
+                    dtype=dtype or torch.float32,
+                    attn_implementation=attn_implementation,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    local_files_only=True,
+                )
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise CheckpointError(
+                f"{folder} lacks {len(missing)} tensors, the first being {missing[0]!r}: the checkpoint is partial."
+            )
+        if mismatched := sorted(info["mismatched_keys"]):
+            name, saved, wanted = mismatched[0]
+            raise CheckpointError(
+                f"{folder} has {name!r} of shape {tuple(saved)} where its config.json asks for {tuple(wanted)}: "
+                "the two do not belong together."
+            )
+        return model
+
+    @classmethod
+    def save_pretrained(
+        cls, model: PreTrainedModel, folder: str | Path, raw_config: Mapping[str, Any], **options: Any
+    ) -> None:
+        """Write the model; keys of `raw_config` that transformers does not know are kept."""
+        folder = Path(folder)
+        with _no_progress_bar():
+            model.save_pretrained(folder, **options)
+        write_json(folder / "config.json", cls.config_to_save(model, raw_config))
+
+    @classmethod
+    def config_to_save(cls, model: PreTrainedModel, raw_config: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's config with the unknown keys of the file it came from, in the form older readers know too."""
+        live = model.config.to_diff_dict()
+        rope = live.get("rope_parameters")
+        if isinstance(rope, dict) and "rope_theta" in rope:
+            # Before transformers 5 these were two keys; without them such a reader would fall back to theta 10000.
+            live["rope_theta"] = rope["rope_theta"]
+            scaling = {k: v for k, v in rope.items() if k != "rope_theta"}
+            live["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+        if "dtype" in live:
+            live["torch_dtype"] = live["dtype"]
+        return merged_config(raw_config, live)
+
+    @classmethod
+    def load_tokenizer(cls, folder: str | Path) -> PreTrainedTokenizerBase:
+        """The tokenizer of a folder, padding on the right.
+
+        Raises:
+            CheckpointError: its files are missing or cannot be read.
+        """
+        folder = Path(folder)
+        settings = read_json(folder / "tokenizer_config.json")
+        try:
+            if (folder / "tokenizer.json").is_file():
+                from transformers import PreTrainedTokenizerFast
+
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+            else:
+                from transformers import AutoTokenizer
+
+                tokenizer = AutoTokenizer.from_pretrained(folder, legacy=settings.get("legacy", False), local_files_only=True)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
+        tokenizer.padding_side = "right"
+        return tokenizer
+
+
+def _config_class(model_class: type[PreTrainedModel]) -> type[PretrainedConfig]:
+    config_class = model_class.config_class
+    if config_class is None:
+        raise TypeError(f"{model_class.__name__} names no config class")
+    return config_class
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading and saving a part is no event worth a bar of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,199 @@
+"""`navila.load`: a composed model from a folder or a Hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from navila.errors import CheckpointError, ConfigError
+from navila.model.components import llm_backend, projector, vision_encoder
+from navila.model.config import MODEL_TYPES, NavilaConfig, part_config
+from navila.model.weights import read_json
+
+if TYPE_CHECKING:
+    from navila.conversation import Template
+    from navila.model.modeling import NavilaForCausalLM
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "half": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    template: str | None = None,
+) -> NavilaForCausalLM:
+    """Load a checkpoint of the released layout, ready for evaluation.
+
+    Args:
+        path: a folder, or the id of a repository on the Hugging Face Hub.
+        device: `cuda` where there is one, else `cpu`, when None.
+        dtype: `float16` on a GPU, as NaVILA was evaluated, and `float32` on a CPU when None.
+        attn_implementation: an attention of transformers (`sdpa`, `eager`, `flash_attention_2`); its choice when None.
+        template: name of the conversation template; what the checkpoint says when None.
+
+    Returns:
+        The model, with `tokenizer`, `image_processor` and `template`.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, partial, corrupt or of an unknown layout.
+        UnknownComponentError: no installed plugin loads one of its parts.
+        ConfigError: dtype or device is none.
+    """
+    from navila.model.modeling import NavilaForCausalLM
+
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype) or (torch.float16 if where.type == "cuda" else torch.float32)
+    folder = checkpoint_folder(path)
+    config = read_config(folder)
+
+    llm_folder = folder / "llm"
+    backend = llm_backend(model_type_of(llm_folder, config.llm_cfg))
+    llm = backend.from_pretrained(llm_folder, dtype=kind, attn_implementation=attn_implementation)
+    tokenizer = backend.load_tokenizer(llm_folder)
+
+    vision_folder = folder / "vision_tower"
+    encoder_class = vision_encoder(model_type_of(vision_folder, config.vision_tower_cfg))
+    vision_tower = encoder_class.from_pretrained(
+        vision_folder,
+        select_layer=config.mm_vision_select_layer,
+        select_feature=config.mm_vision_select_feature,
+        attn_implementation=attn_implementation,
+    )
+
+    mm_projector = load_projector(
+        folder / "mm_projector",
+        part_config(config.mm_projector_cfg),
+        mm_hidden_size=config.mm_hidden_size or vision_tower.hidden_size,
+        hidden_size=config.hidden_size or llm.config.hidden_size,
+    )
+    model = NavilaForCausalLM(config, llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)
+    model.attach(tokenizer=tokenizer, template=template_for(template, config, tokenizer))
+    return model.to(device=where, dtype=kind).eval()
+
+
+def load_projector(
+    folder: Path, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int
+) -> Any:
+    """The projector of a checkpoint; its sizes come from the top config when its own file lacks them."""
+    path = folder / "config.json"
+    own = read_json(path) if path.is_file() else {}
+    sizes = {"mm_hidden_size": mm_hidden_size, "hidden_size": hidden_size}
+    config = {**root_config, **sizes, **own}
+    type_string = config.get("mm_projector_type")
+    if not isinstance(type_string, str):
+        raise CheckpointError(f"{path} has no mm_projector_type: the checkpoint is partial.")
+    return projector(type_string).from_pretrained(folder, config)
+
+
+def read_config(folder: Path) -> NavilaConfig:
+    """The top `config.json` of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, unreadable or of another kind of model.
+    """
+    path = folder / "config.json"
+    raw = read_json(path)
+    model_type = raw.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise CheckpointError(
+            f"{path} has model_type {model_type!r}, which is no composed model: expected one of {', '.join(MODEL_TYPES)}."
+        )
+    for part in ("llm", "vision_tower", "mm_projector"):
+        needed = part != "mm_projector" or not part_config(raw.get("mm_projector_cfg"))
+        if needed and not (folder / part).is_dir():
+            raise CheckpointError(f"{folder} has no folder {part}/: the checkpoint is partial.")
+    try:
+        return NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
+    except Exception as error:
+        raise CheckpointError(f"{path} has a field of a wrong kind: {error}") from error
+
+
+def model_type_of(folder: Path, fallback: Any) -> str:
+    """`model_type` of a part, from its folder, else from the top config."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else part_config(fallback)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise CheckpointError(f"{path} has no model_type: without it the part cannot be told.")
+    return model_type
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """The folder of a checkpoint, downloaded first when `path` is a Hub id.
+
+    Raises:
+        CheckpointError: there is no such folder, and it cannot be downloaded.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        # Some training runs leave the model one level down.
+        return folder / "model" if not (folder / "config.json").is_file() and (folder / "model").is_dir() else folder
+    name = str(path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise CheckpointError(f"{name!r} is no folder here, nor an id of the form owner/name: check the path.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{name!r} is no folder here and cannot be downloaded from the Hugging Face Hub ({reason}): check the name, "
+            "the network, or fetch it elsewhere and give its folder."
+        ) from error
+
+
+def template_for(name: str | None, config: NavilaConfig, tokenizer: Any) -> Template | None:
+    """The conversation template of that name, else the checkpoint's; None when nothing tells it."""
+    from navila.conversation import get_template, template_for_checkpoint
+
+    if name:
+        return get_template(name)
+    try:
+        return template_for_checkpoint(config, tokenizer)
+    except ConfigError:
+        # Only conversations need one: a bare model still computes logits.
+        return None
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device to load on.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"There is no device {str(device)!r}: use 'cpu', 'cuda' or 'cuda:N'.") from None
+
+
+def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A floating-point type by name (`float16`, `torch.float16`, `fp16`) or itself.
+
+    Raises:
+        ConfigError: it is none of float32, float16, bfloat16.
+    """
+    if dtype is None or dtype in _DTYPES.values():
+        return dtype if isinstance(dtype, torch.dtype) else None
+    known = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if known is None:
+        raise ConfigError(f"dtype is {str(dtype)!r}: use float32, float16 or bfloat16.")
+    return known

@@ -1,0 +1,235 @@
+"""The composed model: a vision encoder, a projector and a language model behind one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+
+from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from navila.errors import DataError
+from navila.model.config import NavilaConfig
+from navila.model.generation import Conversational
+from navila.model.projector import Projector
+from navila.model.splice import Spliced, splice
+from navila.model.vision import VisionEncoder
+
+PARTS = ("llm", "vision_tower", "mm_projector")
+
+
+class NavilaForCausalLM(Conversational, PreTrainedModel, GenerationMixin):
+    """Images and text in, next-token logits out.
+
+    `llm` is a causal language model of transformers, `vision_tower` a `VisionEncoder`, `mm_projector` a `Projector`.
+    Made by `navila.load` or `navila.model.build`, which also attach `tokenizer`, `image_processor` and `template`.
+    """
+
+    config_class = NavilaConfig
+    config: NavilaConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012  transformers reads a list
+
+    def __init__(
+        self, config: NavilaConfig, *, llm: PreTrainedModel, vision_tower: VisionEncoder, mm_projector: Projector
+    ) -> None:
+        super().__init__(config)
+        self.llm = llm
+        self.vision_tower = vision_tower
+        self.mm_projector = mm_projector
+        self.vision_tower.set_trainable(True)
+        if llm.generation_config is not None:
+            self.generation_config = llm.generation_config
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: the parts come initialised."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Self:
+        """`navila.load`, for code that loads models the way of transformers."""
+        from navila.model.load import load
+
+        known = {"device", "dtype", "attn_implementation"}
+        return cast("Self", load(pretrained_model_name_or_path, **{k: v for k, v in options.items() if k in known}))
+
+    # -- images -------------------------------------------------------------------------------------------------------
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Positions T that an image takes in the language model."""
+        return self.mm_projector.num_tokens(self.vision_tower.num_tokens)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """(N, 3, H, W) pixels to (N, T, D) embeddings of the language model."""
+        return self.mm_projector(self.vision_tower(pixel_values))
+
+    # -- forward ------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        image_features: Tensor | None = None,
+        image_index: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        supervised_logits_only: bool = False,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, L', V), where every image of a row has become `tokens_per_image` positions, and the mean loss.
+
+        Args:
+            input_ids: (B, L), -200 at images; rows padded on either side, as `attention_mask` says.
+            pixel_values: (N, 3, H, W), the images of the batch in the order of their tokens, row by row.
+            attention_mask: (B, L), nonzero at real tokens; everything is real when None.
+            position_ids: (B, L), only needed for packed samples: restarts at 0 where a sample begins.
+            labels: (B, L), -100 where there is no loss (images and padding are never supervised).
+            image_features: (N, T, D) from `encode_images`, instead of `pixel_values`.
+            image_index: (K,) long, the image that the k-th image token shows, so that a frame that occurs many times
+                in a batch is encoded once. Without it there must be exactly one image for each token.
+            supervised_logits_only: compute logits only at positions where some row has a label; `logits` then has
+                those positions only. For training, where nothing else is used.
+            num_items_in_batch: in `kwargs`, as the Trainer gives it: the loss is then the sum divided by it.
+
+        Raises:
+            DataError: the number of images and of image tokens differ.
+        """
+        if inputs_embeds is None and input_ids is not None and past_key_values is None:
+            batch = self.embed(
+                input_ids,
+                pixel_values=pixel_values,
+                image_features=image_features,
+                image_index=image_index,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                labels=labels,
+            )
+            input_ids, inputs_embeds, labels = None, batch.inputs_embeds, batch.labels
+            padded = not bool(batch.attention_mask.all())
+            # Without padding, attention stays on its causal fast path, and transformers reads packing from positions.
+            attention_mask = batch.attention_mask if padded else None
+            position_ids = batch.position_ids if padded or position_ids is not None else None
+        if supervised_logits_only and labels is not None:
+            shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+            logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
+            kwargs["shift_labels"] = shifted[:, logits_to_keep].contiguous()
+        return self.llm(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        *,
+        pixel_values: Tensor | None = None,
+        image_features: Tensor | None = None,
+        image_index: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        padding_side: str | None = None,
+    ) -> Spliced:
+        """The batch as the language model takes it; arguments as in `forward`.
+
+        The rows are padded on `padding_side`, by default the side they are padded on in the input.
+        """
+        if image_features is None and pixel_values is not None and pixel_values.shape[0]:
+            image_features = self.encode_images(pixel_values)
+        text_embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
+        if bool(((input_ids < 0) & (input_ids != IMAGE_TOKEN_INDEX)).any()):
+            raise DataError("input_ids hold negative ids other than -200: pad with the tokenizer's pad id.")
+        if image_features is None:
+            image_features = text_embeds.new_zeros(0, self.tokens_per_image, text_embeds.shape[-1])
+        if padding_side is None:
+            left = attention_mask is not None and not bool(attention_mask[:, 0].all())
+            padding_side = "left" if left else "right"
+        return splice(
+            input_ids,
+            text_embeds,
+            image_features,
+            attention_mask=attention_mask,
+            image_index=image_index,
+            position_ids=position_ids,
+            labels=labels,
+            padding_side=padding_side,
+        )
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def set_trainable(self, *, llm: bool = True, vision_tower: bool = True, mm_projector: bool = True) -> None:
+        """Choose the parts that train; frozen ones stay in evaluation mode during training."""
+        self.llm.requires_grad_(llm)
+        self.vision_tower.set_trainable(vision_tower)
+        self.mm_projector.requires_grad_(mm_projector)
+        self.config.tune_language_model = llm
+        self.config.tune_vision_tower = vision_tower
+        self.config.tune_mm_projector = mm_projector
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for name in PARTS:
+            part = getattr(self, name, None)
+            if mode and part is not None and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of the language model's token embeddings."""
+        return self.llm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the table of token embeddings."""
+        self.llm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head."""
+        return self.llm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language-model head."""
+        self.llm.set_output_embeddings(new_embeddings)
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        **options: Any,
+    ) -> None:
+        """Write the released layout: `config.json`, `llm/`, `vision_tower/`, `mm_projector/`, all safetensors.
+
+        `state_dict` (names as in `self.state_dict()`) is what to write instead of the weights in memory, as the Trainer
+        gives it under ZeRO-3.
+        """
+        from navila.model.save import save_checkpoint
+
+        if is_main_process:
+            save_checkpoint(self, Path(save_directory), state_dict, max_shard_size=options.get("max_shard_size"))

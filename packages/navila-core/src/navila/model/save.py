@@ -1,0 +1,66 @@
+"""Write a model in the released layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from navila.model.components import llm_backend
+from navila.model.config import part_config
+from navila.model.weights import write_json
+from navila.plugins import default_host
+
+if TYPE_CHECKING:
+    from navila.model.modeling import NavilaForCausalLM
+
+ARCHITECTURES = ["LlavaLlamaModel"]
+
+
+def save_checkpoint(
+    model: NavilaForCausalLM,
+    folder: Path,
+    state_dict: Mapping[str, Tensor] | None = None,
+    *,
+    max_shard_size: int | str | None = None,
+) -> None:
+    """Write `config.json`, `llm/`, `vision_tower/` and `mm_projector/`; see `NavilaForCausalLM.save_pretrained`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = llm_backend(model.llm.config.model_type)
+    raw = part_config(model.config.llm_cfg)
+    options: dict[str, Any] = {"max_shard_size": max_shard_size} if max_shard_size else {}
+    backend.save_pretrained(model.llm, folder / "llm", raw, state_dict=part_state(state_dict, "llm"), **options)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder / "llm")
+    model.vision_tower.save_pretrained(folder / "vision_tower", part_state(state_dict, "vision_tower"))
+    model.mm_projector.save_pretrained(folder / "mm_projector", part_state(state_dict, "mm_projector"))
+    write_json(folder / "config.json", root_config(model, backend.config_to_save(model.llm, raw)))
+
+
+def part_state(state_dict: Mapping[str, Tensor] | None, part: str) -> dict[str, Tensor] | None:
+    """The tensors of one part, their names as the part has them."""
+    if state_dict is None:
+        return None
+    prefix = part + "."
+    return {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
+
+
+def root_config(model: NavilaForCausalLM, llm_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The top `config.json`: what was read, what the parts are now, and which plugins made it."""
+    config = model.config
+    dtype = str(model.llm.dtype)
+    return {
+        **config.to_diff_dict(),
+        "architectures": ARCHITECTURES,
+        "model_type": config.model_type,
+        "llm_cfg": dict(llm_config),
+        "vision_tower_cfg": dict(model.vision_tower.config),
+        "mm_projector_cfg": dict(model.mm_projector.config),
+        "hidden_size": model.mm_projector.out_features,
+        "mm_hidden_size": model.mm_projector.in_features,
+        "conversation": model.template.name if model.template is not None else config.conversation,
+        "model_dtype": dtype,
+        "navila_plugins": default_host().provenance(),
+    }

@@ -1,0 +1,176 @@
+"""What a vision encoder (vision tower) offers: images in, patch features of one of its layers out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from navila.errors import ConfigError, DataError
+from navila.images import ImageProcessor
+from navila.model.weights import load_into, read_json, read_state_dict, write_json, write_state_dict
+
+
+class VisionEncoder(nn.Module, ABC):
+    """(N, 3, H, W) pixels to (N, T, C) features: the hidden states of layer `select_layer`, without a class token.
+
+    A concrete encoder builds its network and runs its first layers; loading, saving, and checking are here.
+    """
+
+    has_cls_token: ClassVar[bool] = False
+    """Whether the hidden states begin with a class token."""
+    weight_prefix: ClassVar[str] = ""
+    """What the tensor names of a saved encoder begin with, before the names of `self.vision_tower`."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        select_layer: int = -2,
+        select_feature: str = "cls_patch",
+        attn_implementation: str | None = None,
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            config: the encoder's `config.json`.
+            select_layer: index into the hidden states, 0 being the embeddings and -1 the last layer.
+            select_feature: `patch` drops a class token, `cls_patch` keeps what there is. An encoder without a class
+                token keeps every patch either way.
+            attn_implementation: name of an attention of transformers; its default when None.
+
+        Raises:
+            ConfigError: the encoder has no such layer, or `select_feature` is neither of the two.
+        """
+        super().__init__()
+        self.config = dict(config)
+        self.select_layer, self.select_feature = select_layer, select_feature
+        if select_feature not in ("patch", "cls_patch"):
+            raise ConfigError(f"mm_vision_select_feature is {select_feature!r}: use 'patch' or 'cls_patch'.")
+        if not -self.num_layers - 1 <= select_layer <= self.num_layers:
+            raise ConfigError(
+                f"mm_vision_select_layer is {select_layer}, but the encoder has {self.num_layers} layers: use "
+                f"{-self.num_layers - 1} to {self.num_layers}."
+            )
+        self.vision_tower = self.build(attn_implementation)
+        self.image_processor = self.default_image_processor()
+
+    @abstractmethod
+    def build(self, attn_implementation: str | None) -> nn.Module:
+        """The network of `self.config`; its tensor names, after `weight_prefix`, are those of the files."""
+
+    @abstractmethod
+    def hidden_states(self, pixel_values: Tensor, num_layers: int) -> Tensor:
+        """(N, T, C) after the embeddings and the first `num_layers` layers, running nothing beyond them."""
+
+    @property
+    @abstractmethod
+    def num_layers(self) -> int:
+        """Transformer layers."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+
+    @property
+    @abstractmethod
+    def num_patches(self) -> int:
+        """Patches of an image, the class token not counted."""
+
+    @property
+    @abstractmethod
+    def hidden_size(self) -> int:
+        """Channels C of the features."""
+
+    @abstractmethod
+    def unused_modules(self) -> list[nn.Module]:
+        """What the selected layer does not need: later layers, final norm, pooling head. Kept for saving, never run."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> Self:
+        """A small random encoder for tests."""
+
+    @classmethod
+    def default_config(cls, name: str) -> dict[str, Any]:
+        """The config of a registered name, for an encoder built from nothing."""
+        raise ConfigError(f"{cls.__name__} has no built-in size {name!r}: give a config, a folder or a Hub id.")
+
+    def default_image_processor(self) -> ImageProcessor:
+        """How images are prepared when no `preprocessor_config.json` says otherwise."""
+        return ImageProcessor.square(self.image_size)
+
+    @property
+    def used_layers(self) -> int:
+        """Layers that run."""
+        return self.select_layer if self.select_layer >= 0 else self.num_layers + 1 + self.select_layer
+
+    @property
+    def num_tokens(self) -> int:
+        """Features T of one image."""
+        return self.num_patches + int(self.has_cls_token and self.select_feature == "cls_patch")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, T, C), in the dtype of the weights.
+
+        Raises:
+            DataError: the pixels are not of the encoder's size.
+        """
+        size = self.image_size
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
+            raise DataError(
+                f"pixel_values have the shape {tuple(pixel_values.shape)}: the encoder takes (N, 3, {size}, {size})."
+            )
+        features = self.hidden_states(pixel_values.to(self.device, self.dtype), self.used_layers)
+        return features[:, 1:] if self.has_cls_token and self.select_feature == "patch" else features
+
+    def set_trainable(self, trainable: bool) -> None:
+        """Train or freeze; what never runs is never trained, so that no parameter waits for a gradient."""
+        self.requires_grad_(trainable)
+        for module in self.unused_modules():
+            module.requires_grad_(False)
+
+    @classmethod
+    def select_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The vision part of a `config.json`; the whole of it unless the file describes a larger model."""
+        return dict(config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, config: Mapping[str, Any] | None = None, **options: Any) -> Self:
+        """Load from a folder with `config.json`, weights and `preprocessor_config.json`; options as in `__init__`.
+
+        Raises:
+            CheckpointError: a file or tensor is missing, corrupt or of another shape.
+        """
+        folder = Path(folder)
+        encoder = cls(cls.select_config(config or read_json(folder / "config.json")), **options)
+        prefix = cls.weight_prefix
+        saved = read_state_dict(folder)
+        state = {name.removeprefix(prefix): t for name, t in saved.items() if name.startswith(prefix)}
+        load_into(encoder.vision_tower, state, folder)
+        encoder.image_processor = ImageProcessor.from_pretrained(folder)
+        return encoder
+
+    def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write `config.json`, `preprocessor_config.json` and the weights under their released names."""
+        folder = Path(folder)
+        write_json(folder / "config.json", self.config)
+        self.image_processor.save_pretrained(folder)
+        state = self.state_dict() if state_dict is None else state_dict
+        named = {self.weight_prefix + name.removeprefix("vision_tower."): t for name, t in state.items()}
+        write_state_dict(folder, named)
