@@ -1,0 +1,142 @@
+"""Contracts of language models and conversation templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from navila.conversation import ConversationTemplate, Style, get_template
+from navila.errors import ConfigError
+from navila.testing.contract import ComponentContract
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from navila.model.llm import LLMBackend
+    from navila.specs import LLMSpec
+
+QUESTION = "<image>\nWhere is the sofa?"
+ANSWER = "Behind the blue table."
+
+
+class LLMContract(ComponentContract):
+    """Tests every language-model backend passes. Its `tiny()` is a transformers model."""
+
+    kind = "llm"
+
+    @pytest.fixture
+    def embeds(self, tiny: Any) -> Tensor:
+        """Random input embeddings (2, 6, D)."""
+        import torch
+
+        size = tiny.get_input_embeddings().embedding_dim
+        return torch.randn(2, 6, size, generator=torch.Generator().manual_seed(0))
+
+    def test_tiny_is_small_and_on_the_cpu(self, tiny: Any) -> None:
+        assert sum(parameter.numel() for parameter in tiny.parameters()) < 5_000_000
+        assert {parameter.device.type for parameter in tiny.parameters()} == {"cpu"}
+
+    def test_model_type_is_declared(self, tiny: Any, spec: LLMSpec) -> None:
+        assert tiny.config.model_type in spec.model_types
+
+    def test_declared_conversations_exist(self, spec: LLMSpec) -> None:
+        for name in spec.conversations:
+            get_template(name)
+
+    def test_logits_have_the_declared_shape(self, tiny: Any, embeds: Tensor) -> None:
+        import torch
+
+        with torch.no_grad():
+            logits = tiny.eval()(inputs_embeds=embeds).logits
+        assert tuple(logits.shape) == (2, 6, tiny.get_input_embeddings().num_embeddings)
+        assert torch.isfinite(logits).all()
+
+    def test_tokens_and_their_embeddings_are_the_same_input(self, tiny: Any) -> None:
+        import torch
+
+        ids = torch.tensor([[1, 2, 3, 4]])
+        with torch.no_grad():
+            by_ids = tiny.eval()(input_ids=ids).logits
+            by_embeds = tiny(inputs_embeds=tiny.get_input_embeddings()(ids)).logits
+        torch.testing.assert_close(by_ids, by_embeds)
+
+    def test_no_position_sees_a_later_one(self, tiny: Any, embeds: Tensor) -> None:
+        import torch
+
+        changed = embeds.clone()
+        changed[:, -1] += 1
+        with torch.no_grad():
+            before, after = tiny.eval()(inputs_embeds=embeds).logits, tiny(inputs_embeds=changed).logits
+        torch.testing.assert_close(before[:, :-1], after[:, :-1], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(before[:, -1], after[:, -1])
+
+    def test_padding_in_front_changes_nothing(self, tiny: Any, embeds: Tensor) -> None:
+        import torch
+
+        mask = torch.ones(2, 6, dtype=torch.long)
+        mask[:, :2] = 0
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.no_grad():
+            padded = tiny.eval()(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits[:, 2:]
+            plain = tiny(inputs_embeds=embeds[:, 2:]).logits
+        torch.testing.assert_close(padded, plain, atol=1e-4, rtol=1e-4)
+
+    def test_saved_and_loaded_it_predicts_the_same(
+        self, component: type[LLMBackend], tiny: Any, embeds: Tensor, tmp_path: Path
+    ) -> None:
+        import json
+
+        import torch
+
+        component.save_pretrained(tiny, tmp_path, {"a_key_of_tomorrow": 1})
+        loaded: Any = component.from_pretrained(tmp_path)
+        with torch.no_grad():
+            assert torch.equal(tiny.eval()(inputs_embeds=embeds).logits, loaded.eval()(inputs_embeds=embeds).logits)
+        assert json.loads((tmp_path / "config.json").read_text())["a_key_of_tomorrow"] == 1
+
+
+class ConversationContract(ComponentContract):
+    """Tests every conversation template passes."""
+
+    kind = "conversation"
+
+    @pytest.fixture
+    def rendered(self, component: ConversationTemplate) -> ConversationTemplate:
+        """The template, where it renders by itself."""
+        if component.style is Style.AUTO:
+            pytest.skip("this template's text is in the tokenizer")
+        return component
+
+    def test_it_is_found_by_its_name(self, component: ConversationTemplate) -> None:
+        assert component.name == self.name
+        for name in (component.name, *component.aliases):
+            assert get_template(name) == component
+
+    def test_the_spans_are_the_prompt(self, rendered: ConversationTemplate) -> None:
+        messages = [("user", QUESTION), ("assistant", ANSWER), ("user", "And the door?"), ("assistant", "Left.")]
+        assert "".join(span.text for span in rendered.spans(messages)) == rendered.render(messages)
+
+    def test_only_the_answers_are_supervised(self, rendered: ConversationTemplate) -> None:
+        spans = rendered.spans([("user", QUESTION), ("assistant", ANSWER)])
+        supervised = "".join(span.text for span in spans if span.supervised)
+        assert ANSWER in supervised
+        assert "sofa" not in supervised
+
+    def test_an_answer_continues_the_open_slot(self, rendered: ConversationTemplate) -> None:
+        opened = rendered.render([("user", QUESTION), ("assistant", None)])
+        answered = rendered.render([("user", QUESTION), ("assistant", ANSWER)])
+        assert opened.endswith(rendered.generation_prompt)
+        assert answered.startswith(opened.rstrip())
+
+    def test_an_answer_ends_with_a_stop_string(self, rendered: ConversationTemplate) -> None:
+        text = rendered.render([("user", QUESTION), ("assistant", ANSWER)])
+        after = text[text.rindex(ANSWER) + len(ANSWER) :].lstrip(" ")
+        assert after.startswith(tuple(stop.lstrip(" ") for stop in rendered.stop_strings))
+
+    def test_a_template_in_the_tokenizer_does_not_render_alone(self, component: ConversationTemplate) -> None:
+        if component.style is not Style.AUTO:
+            pytest.skip("this template renders by itself")
+        with pytest.raises(ConfigError):
+            component.render([("user", QUESTION), ("assistant", None)])
