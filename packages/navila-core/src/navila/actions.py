@@ -51,9 +51,9 @@ class Action:
     text: str
     """What the model said, cleaned."""
     status: Status = "ok"
-    """`ok`; `default-magnitude`: no readable amount, one primitive taken; `snapped`: the amount was moved to the nearest
-    legal one; `out-of-range`: a multiple beyond 75 cm or 45 degrees, executed as said; `unparsed`: no action found, one
-    step forward taken."""
+    """`ok`; `default-magnitude`: no readable amount, so one primitive; `snapped`: the amount was moved to the nearest
+    legal one; `out-of-range`: a multiple beyond 75 cm or 45 degrees, executed as said; `unparsed`: no action found,
+    so one step forward."""
 
 
 def parse(text: str, profile: Profile = "lenient") -> Action:

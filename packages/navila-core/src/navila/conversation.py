@@ -23,7 +23,8 @@ Role = str
 Content = str | tuple[str, Any, Any] | None
 Message = tuple[Role, Content]
 
-_IS_ASSISTANT = {"user": False, "human": False, "assistant": True, "gpt": True}
+#: Accepted names of the two roles, those of dataset files included.
+ROLES: Mapping[str, str] = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class ConversationTemplate:
                 spans = template._plain(turns)
             case Style.AUTO:
                 raise ConfigError(
-                    "The template 'auto' is the tokenizer's own; use navila.tokenization.ChatTemplate(tokenizer)."
+                    "The template 'auto' is the tokenizer's own; use navila.chat_template.ChatTemplate(tokenizer)."
                 )
         return [span for span in spans if span.text]
 
@@ -152,9 +153,9 @@ class ConversationTemplate:
             messages[:1] = self._image_first(messages[0][1][0])
         turns: list[tuple[bool, str | None]] = []
         for number, (role, content) in enumerate(messages):
-            assistant = _IS_ASSISTANT.get(role)
-            if assistant is None:
+            if role not in ROLES:
                 raise DataError(f"Message {number} is from {role!r}; use 'user' or 'assistant'.")
+            assistant = ROLES[role] == "assistant"
             if assistant != bool(number % 2):
                 raise DataError(
                     f"Message {number} is from the {role}, but user and assistant take turns, the user first; "
@@ -231,7 +232,7 @@ def _message(assistant: bool, text: str, end: str) -> list[Span]:
 
 
 def caption_spans(messages: Sequence[Message]) -> list[Span]:
-    """Spans of an image–caption pair for pre-training a projector: the image, the caption, a newline; the question goes.
+    """Spans of an image and its caption, to pre-train a projector: `<image>`, the caption, a newline; no question.
 
     Raises:
         DataError: it is not one user message with `<image>` and one assistant message.
@@ -244,135 +245,23 @@ def caption_spans(messages: Sequence[Message]) -> list[Span]:
         raise DataError("A caption sample is one user message and one assistant message; use another template.")
     if IMAGE_TOKEN not in question:
         raise DataError(f"The user message of a caption sample lacks {IMAGE_TOKEN}; add it.")
-    return [Span(IMAGE_TOKEN), *(span for span in _message(True, caption, "\n") if span.text)]
+    return [Span(IMAGE_TOKEN), Span(f"{caption}\n", "answer")]
 
 
 def clean_messages(messages: Sequence[Message]) -> list[Message]:
     """Prepare a dataset's conversation for training: strip every text, drop an assistant message in front."""
     cleaned: list[Message] = [(role, text.strip() if isinstance(text, str) else text) for role, text in messages]
-    return cleaned[1:] if cleaned and _IS_ASSISTANT.get(cleaned[0][0]) else cleaned
-
-
-_HUMAN = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
-)
-_USER = _HUMAN.replace("human", "user")
-_LLAVA = (
-    "You are a helpful language and vision assistant. "
-    "You are able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
-)
-_MMTAG = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant is able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
-    "The visual content will be provided with the following format: <Image>visual content</Image>."
-)
-_SAFE = (
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
-    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
-    "Please ensure that your responses are socially unbiased and positive in nature.\n\n"
-    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
-    "not correct. If you don't know the answer to a question, please don't share false information."
-)
-_RENEWABLE = (
-    (
-        "user",
-        "What are the key differences between renewable and non-renewable energy sources?",
-    ),
-    (
-        "assistant",
-        "Renewable energy sources are those that can be replenished naturally in a relatively short amount of time, "
-        "such as solar, wind, hydro, geothermal, and biomass. Non-renewable energy sources, on the other hand, are "
-        "finite and will eventually be depleted, such as coal, oil, and natural gas. Here are some key differences "
-        "between renewable and non-renewable energy sources:\n"
-        "1. Availability: Renewable energy sources are virtually inexhaustible, while non-renewable energy sources are "
-        "finite and will eventually run out.\n"
-        "2. Environmental impact: Renewable energy sources have a much lower environmental impact than non-renewable "
-        "sources, which can lead to air and water pollution, greenhouse gas emissions, and other negative effects.\n"
-        "3. Cost: Renewable energy sources can be more expensive to initially set up, but they typically have lower "
-        "operational costs than non-renewable sources.\n"
-        "4. Reliability: Renewable energy sources are often more reliable and can be used in more remote locations "
-        "than non-renewable sources.\n"
-        "5. Flexibility: Renewable energy sources are often more flexible and can be adapted to different situations "
-        "and needs, while non-renewable sources are more rigid and inflexible.\n"
-        "6. Sustainability: Renewable energy sources are more sustainable over the long term, while non-renewable "
-        "sources are not, and their depletion can lead to economic and social instability.\n",
-    ),
-)
-
-_CHATML = {
-    "user": "<|im_start|>user\n",
-    "assistant": "<|im_start|>assistant\n",
-    "style": Style.MPT,
-    "sep": "<|im_end|>",
-}
-
-
-def _single(name: str, system: str, **fields: Any) -> ConversationTemplate:
-    return ConversationTemplate(
-        name=name, style=Style.SINGLE, system=system, user="Human", assistant="Assistant", sep="###", **fields
-    )
-
-
-def _two(name: str, system: str, **fields: Any) -> ConversationTemplate:
-    return ConversationTemplate(
-        name=name, style=Style.TWO, system=system, user="USER", assistant="ASSISTANT", sep=" ", sep2="</s>", **fields
-    )
-
-
-#: The template of NaVILA's released checkpoints.
-LLAMA_3 = ConversationTemplate(
-    name="llama_3",
-    style=Style.LLAMA_3,
-    system=f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{_LLAVA}",
-    user="<|start_header_id|>user<|end_header_id|>\n\n",
-    assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
-    sep="<|eot_id|>",
-    sep2="<|end_of_text|>",
-)
-
-TEMPLATES: tuple[ConversationTemplate, ...] = (
-    ConversationTemplate(name="auto", style=Style.AUTO, sep="\n"),
-    LLAMA_3,
-    _single("default", _HUMAN, aliases=("v0",), examples=_RENEWABLE),
-    _two("vicuna_v1", _USER, aliases=("v1",)),
-    _two("vicuna_v1_nosys", ""),
-    ConversationTemplate(
-        name="llama_2", style=Style.LLAMA_2, system=_SAFE, user="USER", assistant="ASSISTANT", sep="<s>", sep2="</s>"
-    ),
-    ConversationTemplate(
-        name="llava_llama_2",
-        style=Style.LLAMA_2,
-        system=_LLAVA,
-        user="USER",
-        assistant="ASSISTANT",
-        sep="<s>",
-        sep2="</s>",
-    ),
-    ConversationTemplate(name="mistral", style=Style.MISTRAL, user="USER", assistant="ASSISTANT", sep2="</s>"),
-    ConversationTemplate(
-        name="mpt",
-        system="<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. "
-        "The assistant gives helpful and honest answers.",
-        **_CHATML,
-    ),
-    ConversationTemplate(name="hermes-2", system="<|im_start|>system\nAnswer the questions.", **_CHATML),
-    ConversationTemplate(name="plain", style=Style.PLAIN, sep="\n", aliases=("v0_plain",)),
-    _single("llava_v0", _HUMAN),
-    _single("v0_mmtag", _MMTAG, image_tags=True),
-    _two("llava_v1", _HUMAN),
-    _two("v1_mmtag", _MMTAG, image_tags=True),
-)
+    return cleaned[1:] if cleaned and ROLES.get(cleaned[0][0]) == "assistant" else cleaned
 
 
 def get_template(name: str) -> ConversationTemplate:
-    """Find a template by name or alias: the ones above first, then those that plugins contribute.
+    """Find a template by name or alias: in `navila.templates` first, then among those that plugins contribute.
 
     Raises:
         UnknownComponentError: there is none of that name; the message lists close matches.
     """
+    from navila.templates import TEMPLATES
+
     for template in TEMPLATES:
         if name == template.name or name in template.aliases:
             return template
@@ -420,7 +309,7 @@ def template_for_checkpoint(config: Any, tokenizer: Any = None) -> Template:
             'add a field such as "conversation": "llama_3".'
         )
     if name == "auto" and tokenizer is not None:
-        from navila.tokenization import ChatTemplate
+        from navila.chat_template import ChatTemplate
 
         return ChatTemplate(tokenizer)
     return get_template(name)

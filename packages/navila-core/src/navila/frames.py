@@ -77,6 +77,4 @@ def _check(n_frames: int, num_frames: int) -> None:
     if n_frames < 0:
         raise ConfigError(f"A sequence cannot have {n_frames} frames; pass its length, 0 or more.")
     if num_frames < 1:
-        raise ConfigError(
-            f"num_frames is {num_frames}, but the model needs at least 1 frame; set num_video_frames >= 1."
-        )
+        raise ConfigError(f"num_frames is {num_frames}, but a model needs at least one; set num_video_frames.")

@@ -5,167 +5,196 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from navila.conversation import Message, Span, Template
 from navila.errors import ConfigError
 
-__all__ = [
-    "IGNORE_INDEX",
-    "IMAGE_TOKEN",
-    "IMAGE_TOKEN_INDEX",
-    "ChatTemplate",
-    "escape_user_text",
-    "normalise_image_placeholders",
-    "stop_token_ids",
-    "tokenize_supervised",
-    "tokenize_with_images",
-    "unescape_user_text",
-]
-
 
 def tokenize_with_images(prompt: str, tokenizer: Any) -> list[int]:
-    """Tokenise a prompt piece by piece between its `<image>`s, one -200 for each; exactly as the checkpoints' training.
+    """Tokenise a prompt piece by piece between its `<image>`s, with -200 for each; exactly as checkpoints were trained.
 
     Every piece is tokenised with special tokens; where the first one starts with BOS, the first id of every later one
     is dropped. With a tokenizer that adds no BOS and a prompt that spells it out (llama_3), that drops a real token
-    after every image: the released weights were trained so, do not mend it.
+    after every image: released weights were trained so, do not mend it.
 
     Args:
         prompt: text with `<image>` placeholders.
-        tokenizer: a transformers tokenizer.
+        tokenizer: a transformers tokenizer; left as it is.
     """
-    return [token for token, _ in _tokens_with_ends(prompt, tokenizer, offsets=False)]
+    return _tokenize(prompt, tokenizer, with_ends=False)[0]
 
 
 def tokenize_supervised(spans: Sequence[Span], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Tokenise spans to (input_ids, labels).
+    """Tokenise spans to (input_ids, labels); the ids are those of the whole prompt by `tokenize_with_images`.
 
-    The ids are those of the whole prompt, `tokenize_with_images`. A token carries its id as label if its last character
-    lies in an answer, or if it is the first to reach beyond an answer: the stop token. All others carry -100.
+    A token carries its id as label if its last character lies in an answer, or if it is the first one that reaches into
+    what stops the answer. Everything else, images included, carries -100. Only positions decide, never which tokens
+    they are, so an answer that quotes the template is labelled like any other.
+
+    Raises:
+        ConfigError: the tokenizer neither gives offsets nor spells its input back.
     """
-    prompt = "".join(span.text for span in spans)
-    answers: list[tuple[int, int, bool]] = []
+    ids, ends = _tokenize("".join(span.text for span in spans), tokenizer, with_ends=True)
+    labels = [IGNORE_INDEX] * len(ids)
     start = 0
     for span in spans:
         end = start + len(span.text)
-        if span.kind == "answer":
-            answers.append((start, end, False))
-        elif span.kind == "stop" and answers and answers[-1][1] == start:
-            answers[-1] = (*answers[-1][:2], True)
+        # The tokens that end in (start, end]; they are neighbours, for ends never decrease.
+        tokens = range(bisect_right(ends, start), bisect_right(ends, end))
+        if span.kind == "stop":
+            tokens = range(tokens.start, min(tokens.start + 1, len(ids)))
+        if span.supervised:
+            for position in tokens:
+                labels[position] = IGNORE_INDEX if ids[position] == IMAGE_TOKEN_INDEX else ids[position]
         start = end
-    starts = [answer[0] for answer in answers]
-    stopped: set[int] = set()
-    ids: list[int] = []
-    labels: list[int] = []
-    for token, end in _tokens_with_ends(prompt, tokenizer, offsets=True):
-        ids.append(token)
-        label = IGNORE_INDEX
-        # The last answer that starts before the token's end.
-        number = bisect_right(starts, end - 1) - 1
-        if token != IMAGE_TOKEN_INDEX and number >= 0:
-            _, answer_end, has_stop = answers[number]
-            if end <= answer_end:
-                label = token
-            elif has_stop and number not in stopped:
-                stopped.add(number)
-                label = token
-        labels.append(label)
     return ids, labels
 
 
-def _tokens_with_ends(prompt: str, tokenizer: Any, *, offsets: bool) -> list[tuple[int, int]]:
-    """(id, index in the prompt where the token's text ends) of every token; the end is 0 where it is not asked for."""
-    tokens: list[tuple[int, int]] = []
+def _tokenize(prompt: str, tokenizer: Any, *, with_ends: bool) -> tuple[list[int], list[int]]:
+    """Ids, and where in the prompt the text of each ends, in characters (all 0 unless `with_ends`)."""
+    ids: list[int] = []
+    ends: list[int] = []
     position = 0
     drop = 0
+    # A navigation prompt has the same newline between all its frames.
+    encoded: dict[str, tuple[list[int], list[int]]] = {}
     for number, chunk in enumerate(prompt.split(IMAGE_TOKEN)):
+        if chunk not in encoded:
+            encoded[chunk] = _encode(chunk, tokenizer, with_ends=with_ends)
+        chunk_ids, chunk_ends = encoded[chunk]
         if number:
             position += len(IMAGE_TOKEN)
-            tokens.append((IMAGE_TOKEN_INDEX, position))
-        ids = tokenizer(chunk).input_ids
-        ends = _token_ends(chunk, ids, tokenizer) if offsets else [0] * len(ids)
-        if number == 0 and ids and ids[0] == tokenizer.bos_token_id:
+            ids.append(IMAGE_TOKEN_INDEX)
+            ends.append(position)
+        elif chunk_ids and chunk_ids[0] == tokenizer.bos_token_id:
             drop = 1
-            tokens.append((ids[0], position))
-        tokens.extend((token, position + end) for token, end in zip(ids[drop:], ends[drop:], strict=True))
+            ids.append(chunk_ids[0])
+            ends.append(chunk_ends[0])
+        ids += chunk_ids[drop:]
+        ends += [position + end for end in chunk_ends[drop:]]
         position += len(chunk)
-    return tokens
+    return ids, ends
 
 
-def _token_ends(text: str, ids: Sequence[int], tokenizer: Any) -> list[int]:
-    """Where in `text` each token ends, in characters; 0 for tokens put in front of it."""
-    if getattr(tokenizer, "is_fast", False):
-        return [end for _, end in tokenizer(text, return_offsets_mapping=True).offset_mapping]
-    raise NotImplementedError
+def _encode(text: str, tokenizer: Any, *, with_ends: bool) -> tuple[list[int], list[int]]:
+    """Ids, and where in `text` the text of each ends; tokens put in front end at 0, tokens put behind at the end."""
+    padded = _restore_prefix_space(text, tokenizer)
+    if not with_ends:
+        ids: list[int] = tokenizer(padded).input_ids
+        return ids, [0] * len(ids)
+    if tokenizer.is_fast:
+        encoding = tokenizer(padded, return_offsets_mapping=True)
+        shift = len(padded) - len(text)
+        # A token for the space put in front counts with the first character.
+        ends = (max(end - shift, min(end, 1)) for _, end in encoding.offset_mapping)
+        # Tokens put behind have no offset; the running maximum keeps them at the end.
+        return encoding.input_ids, list(accumulate(ends, max))
+    ids = tokenizer(text).input_ids
+    body: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    lead = next((i for i in range(len(ids) - len(body) + 1) if ids[i : i + len(body)] == body), 0)
+    ends = _decoded_ends(text, body, tokenizer)
+    return ids, [0] * lead + ends + [len(text)] * (len(ids) - lead - len(body))
+
+
+def _restore_prefix_space(text: str, tokenizer: Any) -> str:
+    """Text to give to a tokenizer converted from SentencePiece so that its ids are those of the original.
+
+    SentencePiece (Llama 2, Vicuna, Mistral 0.1) puts a space in front of every text; the conversion to `tokenizers`
+    omits it where the text already starts with one.
+    """
+    pre_tokenizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
+    first_only = getattr(pre_tokenizer, "prepend_scheme", None) == "first"
+    return f" {text}" if first_only and text.startswith((" ", "\u2581")) else text
+
+
+def _decoded_ends(text: str, ids: list[int], tokenizer: Any) -> list[int]:
+    """Where each token ends, for a tokenizer without offsets: as far as the tokens up to it spell the text.
+
+    White space is left out of the comparison, since tokenizers add and swallow it.
+    """
+    # positions[n]: where the n-th printed character of the text ends.
+    positions = [0, *(index + 1 for index, character in enumerate(text) if not character.isspace())]
+    printed = "".join(text.split())
+    spelled = [
+        "".join(tokenizer.decode(ids[: count + 1], clean_up_tokenization_spaces=False).split())
+        for count in range(len(ids))
+    ]
+    if spelled and spelled[-1] != printed:
+        raise ConfigError(
+            f"The tokenizer {type(tokenizer).__name__} gives no offsets and spells {text[:40]!r} back as "
+            f"{spelled[-1][:40]!r}, so labels cannot be placed; use a fast tokenizer."
+        )
+    ends: list[int] = []
+    for prefix in reversed(spelled):
+        if prefix.endswith("\ufffd") and not printed.startswith(prefix):
+            # Only a part of a character's bytes: it ends where the token that completes the character does.
+            ends.append(ends[-1])
+        else:
+            ends.append(positions[len(prefix)])
+    return ends[::-1]
 
 
 def stop_token_ids(tokenizer: Any, template: Template) -> tuple[int, ...]:
-    """Ids that end an answer: the tokenizer's EOS and the first token of each of the template's stop strings."""
+    """Ids that end an answer: the tokenizer's EOS and the first token of each stop string, the one that is trained."""
     anchor = tokenizer.eos_token or ""
     before = len(tokenizer(anchor, add_special_tokens=False).input_ids)
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for stop in template.stop_strings:
-        # After a special token, as in a conversation: alone, SentencePiece would put a space in front.
+        # Behind a special token, as in a conversation: alone, SentencePiece would put a space in front.
         ids.append(tokenizer(anchor + stop, add_special_tokens=False).input_ids[before])
     return tuple(dict.fromkeys(ids))
 
 
-_CONTROL = re.compile(r"<(?: *)(?=image>|im_start>|im_end>|im_patch>|\||/?s>|unk>|pad>)|\[(?: *)(?=/?INST\])")
+#: Control tokens of the checkpoints' families, whichever the tokenizer at hand has.
+_CONTROL_TOKENS = (
+    r"</?s>|<(?:unk|pad|bos|eos|mask)>|</?Image>|<(?:image|video|im_start|im_end|im_patch|image-placeholder)>"
+    r"|<vila/sentinel>|<(?:start|end)_of_turn>|<\|[^<>|\s]+\|>|\[/?INST\]|<</?SYS>>"
+)
 
 
 def escape_user_text(text: str, tokenizer: Any = None) -> str:
-    """Break up `<image>` and control tokens in text from outside by a space after their first character."""
-    text = _CONTROL.sub(lambda match: match[0] + " ", text)
+    """Break up `<image>` and control tokens in text from outside: neither the splitter nor a tokenizer sees any.
+
+    A space goes in after the first character (`<image>` -> `< image>`, `<|eot_id|>` -> `< |eot_id|>`): visible, and
+    taking it out gives the text back. Text without such tokens comes back unchanged.
+
+    Args:
+        text: what a user wrote.
+        tokenizer: breaks up its special tokens too, beyond the well-known ones; single characters stay.
+    """
+    pattern = _CONTROL_TOKENS
     if tokenizer is not None:
-        for token in sorted(_special_tokens(tokenizer), key=len, reverse=True):
-            if len(token) > 1:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
-
-
-def unescape_user_text(text: str) -> str:
-    raise NotImplementedError
-
-
-def _special_tokens(tokenizer: Any) -> set[str]:
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        special.update(tokenizer.all_special_tokens)
+        pattern = "|".join([pattern, *(re.escape(token) for token in sorted(special) if len(token) > 1)])
+    # Looking ahead finds tokens that overlap, too.
+    return re.sub(rf"(?=(?:{pattern}))(.)", r"\1 ", text, flags=re.DOTALL)
 
 
 def normalise_image_placeholders(
     messages: Sequence[Message], *, image_tags: bool = False, start_end_tokens: bool = False
 ) -> list[Message]:
-    """Give every `<image>` of a conversation the training data's spacing; put one in front if there is none.
+    """Give the `<image>`s of a conversation the training data's spacing; where there is none, put one in front.
 
     Args:
-        messages: (role, text) pairs.
-        image_tags: wrap images in `<Image>…</Image>`, as the mmtag templates have it.
-        start_end_tokens: wrap images in `<im_start>…<im_end>`.
+        messages: (role, text) pairs; left as they are.
+        image_tags: wrap images in `<Image>…</Image>`, as templates with `image_tags` have it.
+        start_end_tokens: wrap images in `<im_start>…<im_end>` (`mm_use_im_start_end`).
     """
     normalised = list(messages)
-    if normalised and not any(IMAGE_TOKEN in (text or "") for _, text in normalised):
+    if normalised and not any(isinstance(text, str) and IMAGE_TOKEN in text for _, text in normalised):
         role, text = normalised[0]
-        normalised[0] = (role, f"{IMAGE_TOKEN}\n{text or ''}")
-    image = IMAGE_TOKEN
-    if image_tags:
-        image = f"<Image>{image}</Image>"
+        normalised[0] = (role, f"{IMAGE_TOKEN}\n{text}")
+    image = f"<Image>{IMAGE_TOKEN}</Image>" if image_tags else IMAGE_TOKEN
     if start_end_tokens:
         image = f"<im_start>{image}<im_end>"
     for number, (role, text) in enumerate(normalised):
-        if not isinstance(text, str) or IMAGE_TOKEN not in text:
-            continue
-        *before, last = (chunk.strip() for chunk in text.split(IMAGE_TOKEN))
-        text = f"{IMAGE_TOKEN}\n".join([*(f"{chunk} " for chunk in before), last]).strip().replace(IMAGE_TOKEN, image)
-        normalised[number] = (role, re.sub(f"{IMAGE_TOKEN}\n?", f"{IMAGE_TOKEN}\n", text))
+        if isinstance(text, str) and IMAGE_TOKEN in text:
+            *before, last = (chunk.strip() for chunk in text.split(IMAGE_TOKEN))
+            text = f"{IMAGE_TOKEN}\n".join([*(f"{chunk} " for chunk in before), last]).strip()
+            text = re.sub(f"{IMAGE_TOKEN}\n?", f"{IMAGE_TOKEN}\n", text.replace(IMAGE_TOKEN, image))
+            normalised[number] = (role, text)
     return normalised
-
-
-class ChatTemplate:
-    """A tokenizer's own chat template (style AUTO)."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError("The tokenizer has no chat template; name another conversation template in config.json.")
-        self._tokenizer = tokenizer
