@@ -13,6 +13,7 @@ from navila.simulation import Embodiment, Episode, Position
 from navila_sim_mesh import instructions
 from navila_sim_mesh.agent import Pose, bearing_to, follow, run_expert
 from navila_sim_mesh.houses import House, PlacedLandmark
+from navila_sim_mesh.navigation import polyline_length
 from navila_sim_mesh.renderer import Camera
 from navila_sim_mesh.world import World
 
@@ -86,7 +87,7 @@ def goal_points(world: World, mark: PlacedLandmark) -> tuple[Position, ...]:
 def expert_primitive(world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float) -> int:
     """What the shortest-path follower does; 0 once within `STOP_SHARE` of `radius`, or where no way leads on."""
     path = world.path(pose.position, goals)
-    if not path or sum(math.dist(a, b) for a, b in zip(path, path[1:], strict=False)) <= STOP_SHARE * radius:
+    if not path or polyline_length(path) <= STOP_SHARE * radius:
         return 0
     spot = world.place(pose.position)
     floor = world.floors[spot.floor if spot else 0]

@@ -191,8 +191,8 @@ def _floor_plan(rng: np.random.Generator) -> tuple[tuple[Rect, ...], dict[tuple[
     cells = [(column, row) for row in range(rows) for column in range(columns)]
     if count < len(cells):
         cells.pop(int(rng.integers(len(cells))))
-    x = np.concatenate([[0.0], np.cumsum([_snap(rng.uniform(6.2, 8.8)) for _ in range(columns)])])
-    z = np.concatenate([[0.0], np.cumsum([_snap(rng.uniform(6.2, 8.8)) for _ in range(rows)])])
+    x = np.concatenate([[0.0], np.cumsum([_snap(rng.uniform(6.4, 9.0)) for _ in range(columns)])])
+    z = np.concatenate([[0.0], np.cumsum([_snap(rng.uniform(6.4, 9.0)) for _ in range(rows)])])
     inset = WALL_THICKNESS / 2
     rooms = tuple(
         Rect(
@@ -320,20 +320,24 @@ def _furnish(
 
 def _spots(rng: np.random.Generator, room: Rect, doors: list[Door], wanted: int) -> list[tuple[float, float]]:
     """Centres for landmarks; the distance between them is the largest of a few that can be met, at least 2.6 m."""
-    inset = 1.0
+    inset = 0.95
+    low, high = (room.x0 + inset, room.z0 + inset), (room.x1 - inset, room.z1 - inset)
+    openings = [door.floor.centre for door in doors]
     best: list[tuple[float, float]] = []
-    for count in (wanted, 4):
-        for apart in (3.6, 3.4, 3.2, 3.0, 2.8, 2.6):
-            for _ in range(6):
-                spots: list[tuple[float, float]] = []
-                points = rng.uniform((room.x0 + inset, room.z0 + inset), (room.x1 - inset, room.z1 - inset), (60, 2))
-                for x, z in ((_snap(x), _snap(z)) for x, z in points):
-                    near_door = any(np.hypot(x - d.floor.centre[0], z - d.floor.centre[1]) < 1.7 for d in doors)
-                    if not near_door and all(np.hypot(x - a, z - b) >= apart for a, b in spots):
-                        spots.append((x, z))
-                    if len(spots) == count:
+    for apart in (4.2, 4.0, 3.8, 3.6, 3.4, 3.2, 3.0, 2.8, 2.6):
+        for _ in range(12):
+            spots: list[tuple[float, float]] = []
+            for x, z in rng.uniform(low, high, (60, 2)).tolist():
+                if all((x - a) ** 2 + (z - b) ** 2 >= apart**2 for a, b in spots) and all(
+                    (x - a) ** 2 + (z - b) ** 2 >= 1.7**2 for a, b in openings
+                ):
+                    spots.append((_snap(x), _snap(z)))
+                    if len(spots) == wanted:
                         return spots
-                best = max(best, spots, key=len)
+            best = max(best, spots, key=len)
+        # Four landmarks well apart serve better than five that crowd each other.
+        if apart <= 3.4 and len(best) >= 4:
+            return best
     return best
 
 

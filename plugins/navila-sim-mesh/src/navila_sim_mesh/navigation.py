@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,5 +177,4 @@ def _span(low: float, high: float, start: float) -> slice:
 
 def polyline_length(points: Iterable[tuple[float, float, float]]) -> float:
     """Length of a path in metres."""
-    path = list(points)
-    return sum(math.dist(a, b) for a, b in zip(path, path[1:], strict=False))
+    return sum(math.dist(a, b) for a, b in pairwise(points))
