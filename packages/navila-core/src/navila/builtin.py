@@ -25,7 +25,7 @@ def navila_commands() -> Iterable[CommandSpec]:
 @hookimpl
 def navila_conversations() -> Iterable[ConversationSpec]:
     """The templates of released checkpoints."""
-    from navila.conversation import TEMPLATES
+    from navila.templates import TEMPLATES
 
     for template in TEMPLATES:
         yield ConversationSpec(

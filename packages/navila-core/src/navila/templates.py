@@ -118,3 +118,11 @@ TEMPLATES: tuple[ConversationTemplate, ...] = (
     _two("llava_v1", _HUMAN),
     _two("v1_mmtag", _MMTAG, image_tags=True),
 )
+
+
+def __getattr__(name: str) -> ConversationTemplate:
+    """The template of that name, with `_` for `-`: what the descriptions of core's templates point to (PEP 562)."""
+    for template in TEMPLATES:
+        if template.name.replace("-", "_") == name:
+            return template
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
