@@ -15,13 +15,13 @@ from navila.registry import Registry, import_target
 HEAVY = ("torch", "numpy", "PIL", "transformers", "scipy", "matplotlib", "trimesh", "cv2", "av")
 
 
-def heavy_imports(modules: Iterable[str]) -> tuple[str, ...]:
-    """Heavy packages that importing these plugin modules and calling their hooks brings in, in a fresh interpreter.
+def heavy_imports(plugins: Iterable[str]) -> tuple[str, ...]:
+    """Heavy packages that importing these plugins (modules or files) and listing brings in, in a fresh interpreter.
 
     Raises:
-        NavilaError: a module cannot be imported, or a hook fails.
+        NavilaError: a plugin cannot be imported, or a hook fails.
     """
-    choices = ["no:*", *modules]
+    choices = ["no:*", *plugins]
     program = (
         "import sys; from navila.kinds import KINDS; from navila.plugins import PluginHost; "
         f"host = PluginHost({choices!r}, strict=True); [host.registry(kind).specs() for kind in KINDS]; "

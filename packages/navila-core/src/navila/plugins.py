@@ -93,7 +93,7 @@ class InstalledPlugin:
 
     @property
     def origin(self) -> Origin:
-        return Origin(dist=self.dist, version=self.version, plugin=self.name)
+        return Origin(dist=self.dist, version=self.version, plugin=self.name, source=self.module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class PluginHost:
     ) -> None:
         self.choices = tuple(choices)
         self.strict = strict
-        self._report = report or _print_line
+        self._report = _print_line if report is None else report
         self._failures: list[PluginFailure] = []
         self._left_out: tuple[Origin, ...] = ()
         self._manager = pluggy.PluginManager(PROJECT)
@@ -145,7 +145,7 @@ class PluginHost:
         Raises:
             ConfigError: a plugin was asked for by name that is not there.
         """
-        plugins = []
+        plugins: list[Plugin] = []
         for candidate in self._candidates():
             plugin = self._load(candidate)
             if plugin is not None:
@@ -229,6 +229,9 @@ class PluginHost:
         """Import and register one plugin."""
         origin = candidate.origin
         module = self._attempt(origin, "import", candidate.load)
+        if module is not None and self._manager.is_registered(module):
+            # `--plugin its.module` for a plugin that is installed too.
+            return None
         if module is None or not self._attempt(origin, "register", functools.partial(self._register, origin, module)):
             return None
         # A hook under a wrong name is reported, and the plugin's other hooks stay in use.
@@ -351,7 +354,7 @@ def installed_plugins(*, on_error: Callable[[str, Exception], None] | None = Non
 def _core_candidate() -> _Candidate:
     from navila import __version__
 
-    origin = Origin(dist="navila-core", version=__version__, plugin="builtin")
+    origin = Origin(dist="navila-core", version=__version__, plugin="builtin", source="navila.builtin")
     return _Candidate(origin=origin, load=functools.partial(importlib.import_module, "navila.builtin"))
 
 
@@ -376,7 +379,7 @@ def _local_candidate(choice: str, known: Sequence[str]) -> _Candidate:
         )
     top = choice.partition(".")[0]
     return _Candidate(
-        origin=Origin(dist=top, version=_version_of(top), plugin=choice),
+        origin=Origin(dist=top, version=_version_of(top), plugin=choice, source=choice),
         load=functools.partial(importlib.import_module, choice),
     )
 
@@ -401,7 +404,7 @@ def _file_candidate(path: Path) -> _Candidate:
             raise
         return module
 
-    return _Candidate(origin=Origin(dist=path.stem, version=version, plugin=path.stem), load=load)
+    return _Candidate(origin=Origin(dist=path.stem, version=version, plugin=path.stem, source=str(path)), load=load)
 
 
 def _version_of(module: str) -> str:

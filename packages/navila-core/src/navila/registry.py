@@ -37,6 +37,8 @@ class Origin:
     version: str
     plugin: str
     """Name of the entry point."""
+    source: str = ""
+    """What `--plugin` takes to bring this plugin alone: its module, or its file."""
 
     def __str__(self) -> str:
         return f"{self.dist} {self.version}".rstrip()
