@@ -135,7 +135,7 @@ from navila.specs import CommandSpec, ConversationSpec
 
 @hookimpl
 def navila_conversations():
-    yield ConversationSpec(name="mine", target="navila.builtin:llama_3", summary="{summary}")
+    yield ConversationSpec(name="mine", target="navila.templates:llama_3", summary="{summary}")
 """
 
 CONTRACT = """

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from navila.hookspecs import hookimpl
 from navila.kinds import KINDS
 from navila.specs import CommandSpec, ConversationSpec
-
-if TYPE_CHECKING:
-    from navila.conversation import ConversationTemplate
 
 
 @hookimpl
@@ -35,17 +31,6 @@ def navila_conversations() -> Iterable[ConversationSpec]:
         yield ConversationSpec(
             name=template.name,
             aliases=template.aliases,
-            target=f"navila.builtin:{template.name.replace('-', '_')}",
+            target=f"navila.templates:{template.name.replace('-', '_')}",
             summary=template.style.value,
         )
-
-
-def __getattr__(name: str) -> ConversationTemplate:
-    """A conversation template as an attribute (PEP 562), with `_` for `-`: what the descriptions above point to."""
-    if not name.startswith("_"):
-        from navila.templates import TEMPLATES
-
-        for template in TEMPLATES:
-            if template.name.replace("-", "_") == name:
-                return template
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
