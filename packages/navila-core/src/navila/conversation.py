@@ -7,14 +7,13 @@ are the prompt. Labels are made from the spans (`navila.tokenization.tokenize_su
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, Protocol
 
 from navila.constants import IMAGE_TOKEN
-from navila.errors import ConfigError, DataError, UnknownComponentError
+from navila.errors import ConfigError, DataError
 
 #: Who speaks: `user` or `assistant`; `human` and `gpt`, as dataset files have it, mean the same.
 Role = str
@@ -110,7 +109,8 @@ class ConversationTemplate:
     @property
     def generation_prompt(self) -> str:
         """What an open assistant slot adds to the prompt."""
-        return self._header(assistant=True, text=None)
+        has_headers = self.style in (Style.SINGLE, Style.TWO, Style.MPT, Style.LLAMA_3)
+        return self._header(assistant=True, text=None) if has_headers else ""
 
     def render(self, messages: Sequence[Message], *, system: str | None = None) -> str:
         """Render messages to the prompt string.
@@ -267,16 +267,7 @@ def get_template(name: str) -> ConversationTemplate:
             return template
     from navila.plugins import default_host
 
-    registry = default_host().registry("conversation")
-    try:
-        return registry.load(name)
-    except UnknownComponentError:
-        known = [n for template in TEMPLATES for n in (template.name, *template.aliases)]
-        known += [n for spec in registry.specs() for n in (spec.name, *spec.aliases)]
-        close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-        raise UnknownComponentError(
-            f"There is no conversation template {name!r}; use one of: {', '.join(dict.fromkeys(close))}."
-        ) from None
+    return default_host().registry("conversation").load(name)
 
 
 def template_for_checkpoint(config: Any, tokenizer: Any = None) -> Template:

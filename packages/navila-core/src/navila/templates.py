@@ -75,20 +75,18 @@ def _two(name: str, system: str, **fields: Any) -> ConversationTemplate:
     )
 
 
-#: The template of NaVILA's released checkpoints.
-LLAMA_3 = ConversationTemplate(
-    name="llama_3",
-    style=Style.LLAMA_3,
-    system=f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{_LLAVA}",
-    user="<|start_header_id|>user<|end_header_id|>\n\n",
-    assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
-    sep="<|eot_id|>",
-    sep2="<|end_of_text|>",
-)
-
 TEMPLATES: tuple[ConversationTemplate, ...] = (
     ConversationTemplate(name="auto", style=Style.AUTO, sep="\n"),
-    LLAMA_3,
+    # The template of the released NaVILA checkpoints.
+    ConversationTemplate(
+        name="llama_3",
+        style=Style.LLAMA_3,
+        system=f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{_LLAVA}",
+        user="<|start_header_id|>user<|end_header_id|>\n\n",
+        assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
+        sep="<|eot_id|>",
+        sep2="<|end_of_text|>",
+    ),
     _single("default", _HUMAN, aliases=("v0",), examples=_RENEWABLE),
     _two("vicuna_v1", _USER, aliases=("v1",)),
     _two("vicuna_v1_nosys", ""),

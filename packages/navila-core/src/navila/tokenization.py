@@ -151,7 +151,7 @@ def stop_token_ids(tokenizer: Any, template: Template) -> tuple[int, ...]:
 #: Control tokens of the checkpoints' families, whichever the tokenizer at hand has.
 _CONTROL_TOKENS = (
     r"</?s>|<(?:unk|pad|bos|eos|mask)>|</?Image>|<(?:image|video|im_start|im_end|im_patch|image-placeholder)>"
-    r"|<vila/sentinel>|<(?:start|end)_of_turn>|<\|[^<>|\s]+\|>|\[/?INST\]|<</?SYS>>"
+    r"|<vila/sentinel>|<(?:start|end)_of_turn>|<\|[^<>|\s]+\|>|\[(?:PAD|UNK|BOS|EOS|CLS|SEP|MASK|/?INST)\]|<</?SYS>>"
 )
 
 
