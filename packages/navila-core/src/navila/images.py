@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from navila.errors import CheckpointError, ConfigError, DataError
 
@@ -112,7 +112,7 @@ class ImageProcessor:
         image = image.convert("RGB")
         size = self._resized(image.width, image.height)
         if size != image.size:
-            image = image.resize(size, Image.Resampling(self.resample))
+            image = resize(image, size, self.resample)
         pixels = np.asarray(image)
         if self.crop_width and self.crop_height:
             pixels = _centre_crop(pixels, self.crop_height, self.crop_width)
@@ -153,7 +153,7 @@ def process_image(image: Image.Image, processor: ImageProcessor, aspect_ratio: s
     """
     image = image.convert("RGB")
     if aspect_ratio == "resize":
-        image = image.resize(processor.target_size)
+        image = resize(image, processor.target_size)
     elif aspect_ratio == "pad":
         image = pad_to_square(image, tuple(int(255 * mean) for mean in processor.mean or (0.0, 0.0, 0.0)))
     return processor(image)
@@ -174,6 +174,33 @@ def process_images(
             f"The images come out in different sizes {sorted(shapes)}: set image_aspect_ratio to 'resize' or 'pad'."
         )
     return np.stack(arrays) if arrays else np.zeros((0, 3, *reversed(processor.target_size)), np.float32)
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Decode a whole image file as RGB.
+
+    Raises:
+        DataError: the file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"The image {path} does not exist: check the path.") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no image, or an empty file: fetch it again.") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"The image {path} cannot be decoded ({error}): fetch it again.") from None
+
+
+def resize(image: Image.Image, size: tuple[int, int], resample: int = Image.Resampling.BICUBIC) -> Image.Image:
+    """The image at (width, height) pixels, the same in every version of Pillow.
+
+    The two passes are made one by one, the horizontal first: Pillow 13 began to choose their order by the shape, which
+    changes pixels by several levels, and checkpoints were trained with the old order.
+    """
+    method = Image.Resampling(resample)
+    return image.resize((size[0], image.height), method).resize(size, method)
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -13,7 +13,7 @@ from navila.model.components import llm_backend, projector, projector_spec, visi
 from navila.model.config import NavilaConfig
 from navila.model.load import checkpoint_folder, model_type_of, resolve_dtype, template_for
 from navila.model.vocabulary import add_pad_token, grow_vocabulary
-from navila.model.weights import read_json
+from navila.model.weights import cast_parameters, read_json
 from navila.plugins import default_host
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def build(
     """
     from navila.model.modeling import NavilaForCausalLM
 
-    root = NavilaConfig(**config)
+    root = NavilaConfig(**{"image_aspect_ratio": "resize", **config})
     backend, language_model, llm_folder = _llm(llm, tokenizer, attn_implementation)
     words = tokenizer if tokenizer is not None else llm_folder
     if words is None:
@@ -85,7 +85,8 @@ def build(
     root.hidden_size, root.mm_hidden_size = joint.out_features, joint.in_features
     model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
     model.attach(tokenizer=words, template=template_for(template, root, words))
-    return model.to(dtype=resolve_dtype(dtype) or torch.float32)
+    cast_parameters(model, resolve_dtype(dtype) or torch.float32)
+    return model
 
 
 def _llm(

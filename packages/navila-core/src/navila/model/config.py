@@ -17,11 +17,11 @@ _DEFAULTS: dict[str, Any] = {
     "mm_projector_cfg": None,
     "hidden_size": None,
     "mm_hidden_size": None,
-    "image_aspect_ratio": "resize",
+    "image_aspect_ratio": None,
     "num_video_frames": 8,
     "fps": 0.0,
     "mm_vision_select_layer": -2,
-    "mm_vision_select_feature": "cls_patch",
+    "mm_vision_select_feature": None,
     "conversation": None,
 }
 
@@ -35,7 +35,8 @@ class NavilaConfig(PretrainedConfig):
         image_aspect_ratio: `resize`, `pad` or None (see `navila.images.process_image`).
         num_video_frames: frames a navigation prompt holds.
         fps: sampling rate of videos in 1/s; 0 samples `num_video_frames` uniformly.
-        mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`).
+        mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`); without
+            a feature, all patches and no class token.
         conversation: name of the template the model was trained with.
 
     Every other key of a file becomes an attribute too and is written back.
@@ -52,7 +53,7 @@ class NavilaConfig(PretrainedConfig):
     num_video_frames: int
     fps: float
     mm_vision_select_layer: int
-    mm_vision_select_feature: str
+    mm_vision_select_feature: str | None
     conversation: str | None
 
     def __init__(self, **fields: Any) -> None:

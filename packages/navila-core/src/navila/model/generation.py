@@ -4,50 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.modeling_utils import PreTrainedModel
 
 from navila.constants import IMAGE_TOKEN
 from navila.conversation import Template
 from navila.errors import ConfigError, DataError
+from navila.images import ImageProcessor, process_images, read_image
+from navila.model.config import NavilaConfig
+from navila.model.splice import Spliced
+from navila.model.vision import VisionEncoder
+from navila.tokenization import escape_user_text, stop_token_ids, tokenize_with_images
+from navila.video import is_video, read_video
 
-if TYPE_CHECKING:
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    from navila.images import ImageProcessor
-    from navila.model.modeling import NavilaForCausalLM
-
-#: A part of a message: text, an image, or the path of an image.
-Part = str | Image.Image | Path
+#: A part of a message: text, an image (PIL or (H, W, 3) uint8), or the path of an image or a video.
+Part = str | Image.Image | NDArray[np.uint8] | Path
 
 
-class Conversational:
-    """Tokenizer, image processor and template of a model, and what can be said with them."""
+class ConversationalModel(PreTrainedModel, GenerationMixin):
+    """Tokenizer, image processor and template of a composed model, and what can be said with them."""
 
+    config: NavilaConfig
+    llm: Any
+    vision_tower: VisionEncoder
     tokenizer: Any = None
     """A tokenizer of transformers."""
     template: Template | None = None
 
-    def attach(self, *, tokenizer: PreTrainedTokenizerBase | None, template: Template | None) -> None:
+    def embed(self, input_ids: Tensor, **inputs: Any) -> Spliced:
+        """The batch as the language model takes it."""
+        raise NotImplementedError
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Positions that an image takes in the language model."""
+        raise NotImplementedError
+
+    def attach(self, *, tokenizer: Any, template: Template | None) -> None:
         """Give the model its tokenizer and conversation template."""
         self.tokenizer = tokenizer
         self.template = template
 
     @property
-    def image_processor(self: NavilaForCausalLM) -> ImageProcessor:
+    def image_processor(self) -> ImageProcessor:
         """How images become pixels."""
         return self.vision_tower.image_processor
 
-    def process_images(self: NavilaForCausalLM, images: Sequence[Image.Image]) -> Tensor:
+    def process_images(self, images: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
         """(N, 3, H, W) float32 pixels on the CPU, resized as the config's `image_aspect_ratio` says."""
-        from navila.images import process_images
+        pictures = [as_pil(image) for image in images]
+        return torch.from_numpy(process_images(pictures, self.image_processor, self.config.image_aspect_ratio))
 
-        return torch.from_numpy(process_images(images, self.image_processor, self.config.image_aspect_ratio))
-
-    def prepare(self: NavilaForCausalLM, prompt_text: str, images: Sequence[Image.Image] = ()) -> dict[str, Tensor]:
+    def prepare(
+        self, prompt_text: str, images: Sequence[Image.Image | NDArray[np.uint8]] = ()
+    ) -> dict[str, Tensor]:
         """Inputs of `forward` and `generate` for one rendered prompt, on the model's device.
 
         Args:
@@ -59,34 +76,37 @@ class Conversational:
             when there are images.
 
         Raises:
-            DataError: the number of images is not that of `<image>`.
+            DataError: the number of images is not that of `<image>`, or the prompt is longer than the model takes.
         """
-        from navila.tokenization import tokenize_with_images
-
         marks = prompt_text.count(IMAGE_TOKEN)
         if marks != len(images):
             raise DataError(f"The prompt holds {marks} times <image>, but {len(images)} images were given: make them equal.")
         ids = tokenize_with_images(prompt_text, self.tokenizer)
+        taken = len(ids) + len(images) * (self.tokens_per_image - 1)
+        limit = getattr(self.llm.config, "tokenizer_model_max_length", None)
+        if limit and taken > limit:
+            raise DataError(
+                f"The prompt takes {taken} positions ({len(images)} images of {self.tokens_per_image}), but the model was "
+                f"trained with at most {limit}: use fewer images or a shorter text."
+            )
         inputs = {"input_ids": torch.tensor([ids], device=self.device)}
         if images:
             inputs["pixel_values"] = self.process_images(images).to(self.device, self.vision_tower.dtype)
         return inputs
 
-    def stop_ids(self: NavilaForCausalLM) -> list[int]:
+    def stop_ids(self) -> list[int]:
         """Ids that end an answer: those of the language model's generation config and of the template."""
         configured = self.llm.generation_config.eos_token_id if self.llm.generation_config is not None else None
         ids = set(configured if isinstance(configured, list) else [] if configured is None else [configured])
         if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
             ids.add(self.tokenizer.eos_token_id)
         if self.tokenizer is not None and self.template is not None:
-            from navila.tokenization import stop_token_ids
-
             ids.update(stop_token_ids(self.tokenizer, self.template))
         return sorted(ids)
 
     @torch.inference_mode()
     def generate(
-        self: NavilaForCausalLM,
+        self,
         input_ids: Tensor | None = None,
         *,
         pixel_values: Tensor | None = None,
@@ -108,8 +128,6 @@ class Conversational:
         those given here and no others: what a checkpoint's `generation_config.json` says about sampling is not used.
         Answers end at `eos_token_id`, by default at `stop_ids()`; `options` go to transformers' `generate`.
         """
-        from transformers import GenerationConfig
-
         if input_ids is None:
             raise DataError("generate needs input_ids: make them with model.prepare(prompt, images).")
         batch = self.embed(
@@ -139,7 +157,7 @@ class Conversational:
             **options,
         )
 
-    def pad_id(self: NavilaForCausalLM) -> int:
+    def pad_id(self) -> int:
         """The id rows are padded with: the tokenizer's, else an end-of-text id."""
         tokenizer = self.tokenizer
         for candidate in (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None)):
@@ -147,38 +165,54 @@ class Conversational:
                 return int(candidate)
         return 0
 
-    def generate_content(
-        self: NavilaForCausalLM, parts: str | Sequence[Part], *, max_new_tokens: int = 512, **settings: Any
-    ) -> str:
-        """The answer to one user message of text and images, in the order given; settings as in `generate`.
+    def generate_content(self, parts: str | Sequence[Part], *, max_new_tokens: int = 512, **settings: Any) -> str:
+        """The answer to one user message of text, images and videos, in the order given; settings as in `generate`.
+
+        Of a video, `config.num_video_frames` frames are shown.
 
         Raises:
             ConfigError: the model has no conversation template.
-            DataError: a part is neither text nor an image.
+            DataError: a part is neither text nor an image, or cannot be read.
         """
         if self.template is None:
             raise ConfigError("The model names no conversation template: load it with navila.load(..., template=NAME).")
-        text, images = message_of([parts] if isinstance(parts, str) else parts, self.tokenizer)
+        text, images = message_of(
+            [parts] if isinstance(parts, str) else parts, self.tokenizer, num_frames=self.config.num_video_frames
+        )
         prompt = self.template.render([("user", text), ("assistant", None)])
         ids = self.generate(**self.prepare(prompt, images), max_new_tokens=max_new_tokens, **settings)
         return self.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
 
 
-def message_of(parts: Sequence[Part], tokenizer: Any) -> tuple[str, list[Image.Image]]:
+def message_of(parts: Sequence[Part], tokenizer: Any, *, num_frames: int) -> tuple[str, list[Image.Image]]:
     """The text of a message with `<image>` where images go, and the images.
 
     Raises:
-        DataError: a part is neither text nor an image.
+        DataError: a part is neither text nor an image, or cannot be read.
     """
-    from navila.tokenization import escape_user_text
-
     text, images = "", []
     for part in parts:
         if isinstance(part, str):
             text += escape_user_text(part, tokenizer)
-        elif isinstance(part, Image.Image | Path):
-            images.append(part if isinstance(part, Image.Image) else Image.open(part))
-            text += IMAGE_TOKEN + "\n"
+            continue
+        if isinstance(part, Path):
+            frames = read_video(part, num_frames) if is_video(part) else [read_image(part)]
         else:
-            raise DataError(f"A message part is a {type(part).__name__}: give text, PIL images or paths of images.")
+            frames = [as_pil(part)]
+        images += frames
+        text += f"{IMAGE_TOKEN}\n" * len(frames)
     return text.strip(), images
+
+
+def as_pil(image: Any) -> Image.Image:
+    """A PIL image from one, or from an (H, W, 3) uint8 array.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return Image.fromarray(image)
+    what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise DataError(f"An image must be PIL or a uint8 array (H, W, 3), got a {what}: convert it first.")

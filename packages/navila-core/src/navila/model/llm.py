@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from navila.errors import CheckpointError
-from navila.model.weights import merged_config, read_json, weight_files, write_json
+from navila.model.weights import cast_parameters, merged_config, read_json, weight_files, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,9 @@ class LLMBackend(ABC):
         live = _config_class(model_class)(**{k: v for k, v in config.items() if k != "model_type"})
         if attn_implementation is not None:
             live._attn_implementation = attn_implementation
-        return model_class(live).to(dtype or torch.float32)
+        model = model_class(live)
+        cast_parameters(model, dtype or torch.float32)
+        return model
 
     @classmethod
     def tiny(cls) -> PreTrainedModel:
@@ -137,6 +139,9 @@ class LLMBackend(ABC):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
         tokenizer.padding_side = "right"
+        if getattr(tokenizer, "is_fast", False):
+            # Without effect on these tokenizers since transformers 5, but for a warning at the first decoding.
+            tokenizer.clean_up_tokenization_spaces = False
         return tokenizer
 
 

@@ -11,7 +11,7 @@ import torch
 from navila.errors import CheckpointError, ConfigError
 from navila.model.components import llm_backend, projector, vision_encoder
 from navila.model.config import MODEL_TYPES, NavilaConfig, part_config
-from navila.model.weights import read_json
+from navila.model.weights import cast_parameters, read_json
 
 if TYPE_CHECKING:
     from navila.conversation import Template
@@ -83,7 +83,8 @@ def load(
     )
     model = NavilaForCausalLM(config, llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)
     model.attach(tokenizer=tokenizer, template=template_for(template, config, tokenizer))
-    return model.to(device=where, dtype=kind).eval()
+    cast_parameters(model, kind)
+    return model.to(where).eval()
 
 
 def load_projector(

@@ -8,14 +8,13 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.errors import DataError
 from navila.model.config import NavilaConfig
-from navila.model.generation import Conversational
+from navila.model.generation import ConversationalModel
 from navila.model.projector import Projector
 from navila.model.splice import Spliced, splice
 from navila.model.vision import VisionEncoder
@@ -23,7 +22,7 @@ from navila.model.vision import VisionEncoder
 PARTS = ("llm", "vision_tower", "mm_projector")
 
 
-class NavilaForCausalLM(Conversational, PreTrainedModel, GenerationMixin):
+class NavilaForCausalLM(ConversationalModel):
     """Images and text in, next-token logits out.
 
     `llm` is a causal language model of transformers, `vision_tower` a `VisionEncoder`, `mm_projector` a `Projector`.
@@ -53,8 +52,8 @@ class NavilaForCausalLM(Conversational, PreTrainedModel, GenerationMixin):
             self.generation_config = llm.generation_config
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: the parts come initialised."""
+    def init_weights(self) -> None:
+        """Nothing: the parts come initialised and tied."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Self:
@@ -122,10 +121,11 @@ class NavilaForCausalLM(Conversational, PreTrainedModel, GenerationMixin):
                 labels=labels,
             )
             input_ids, inputs_embeds, labels = None, batch.inputs_embeds, batch.labels
-            padded = not bool(batch.attention_mask.all())
-            # Without padding, attention stays on its causal fast path, and transformers reads packing from positions.
-            attention_mask = batch.attention_mask if padded else None
-            position_ids = batch.position_ids if padded or position_ids is not None else None
+            packed = position_ids is not None
+            needs_mask = self._needs_mask(batch.attention_mask)
+            # Without a mask, attention stays on its causal fast path, and transformers reads packing from positions.
+            attention_mask = batch.attention_mask if needs_mask else None
+            position_ids = batch.position_ids if needs_mask or packed else None
         if supervised_logits_only and labels is not None:
             shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
             logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
@@ -141,6 +141,18 @@ class NavilaForCausalLM(Conversational, PreTrainedModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+
+    def _needs_mask(self, attention_mask: Tensor) -> bool:
+        """Whether the language model must be told of padding (B, L).
+
+        Not when there is none, nor when it is all on the right: under causal attention no real position sees it. Flash
+        attention skips padding, and a mixture of experts counts tokens, so those are told.
+        """
+        if bool(attention_mask.all()):
+            return False
+        config = self.llm.config
+        told = str(config._attn_implementation) not in ("sdpa", "eager") or getattr(config, "output_router_logits", False)
+        return told or not bool(attention_mask[:, 0].all())
 
     def embed(
         self,
@@ -178,6 +190,17 @@ class NavilaForCausalLM(Conversational, PreTrainedModel, GenerationMixin):
             labels=labels,
             padding_side=padding_side,
         )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """As in torch, but rotary frequencies stay in float32 when everything is cast (DeepSpeed casts whole models)."""
+        exact = {name: b for name, b in self.llm.named_buffers() if b.dtype == torch.float32}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            cast = self.llm.get_buffer(name)
+            if cast.is_floating_point() and cast.dtype != torch.float32:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.llm.get_submodule(owner), leaf, buffer.to(cast.device))
+        return self
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from navila.errors import CheckpointError, ConfigError
-from navila.model.weights import load_into, read_json, read_state_dict, write_json, write_state_dict
+from navila.model.weights import load_into, read_json, read_state_dict, without_init, write_json, write_state_dict
 
 MODEL_TYPE = "v2l_projector"
 
@@ -65,7 +65,8 @@ class Projector(nn.Module, ABC):
         folder = Path(folder)
         path = folder / "config.json"
         try:
-            projector = cls({**(config or {}), **(read_json(path) if path.is_file() else {})})
+            with without_init():
+                projector = cls({**(config or {}), **(read_json(path) if path.is_file() else {})})
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if projector.state_dict():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from navila.model.components import llm_backend
 from navila.model.config import part_config
-from navila.model.weights import write_json
+from navila.model.weights import replacing, write_json
 from navila.plugins import default_host
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ def save_checkpoint(
     max_shard_size: int | str | None = None,
 ) -> None:
     """Write `config.json`, `llm/`, `vision_tower/` and `mm_projector/`; see `NavilaForCausalLM.save_pretrained`."""
-    folder.mkdir(parents=True, exist_ok=True)
     backend = llm_backend(model.llm.config.model_type)
     raw = part_config(model.config.llm_cfg)
     options: dict[str, Any] = {"max_shard_size": max_shard_size} if max_shard_size else {}
-    backend.save_pretrained(model.llm, folder / "llm", raw, state_dict=part_state(state_dict, "llm"), **options)
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder / "llm")
-    model.vision_tower.save_pretrained(folder / "vision_tower", part_state(state_dict, "vision_tower"))
-    model.mm_projector.save_pretrained(folder / "mm_projector", part_state(state_dict, "mm_projector"))
-    write_json(folder / "config.json", root_config(model, backend.config_to_save(model.llm, raw)))
+    with replacing(folder) as new:
+        backend.save_pretrained(model.llm, new / "llm", raw, state_dict=part_state(state_dict, "llm"), **options)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(new / "llm")
+        model.vision_tower.save_pretrained(new / "vision_tower", part_state(state_dict, "vision_tower"))
+        model.mm_projector.save_pretrained(new / "mm_projector", part_state(state_dict, "mm_projector"))
+        write_json(new / "config.json", root_config(model, backend.config_to_save(model.llm, raw)))
 
 
 def part_state(state_dict: Mapping[str, Tensor] | None, part: str) -> dict[str, Tensor] | None:
@@ -60,6 +60,8 @@ def root_config(model: NavilaForCausalLM, llm_config: Mapping[str, Any]) -> dict
         "mm_projector_cfg": dict(model.mm_projector.config),
         "hidden_size": model.mm_projector.out_features,
         "mm_hidden_size": model.mm_projector.in_features,
+        "mm_vision_select_layer": model.vision_tower.select_layer,
+        "mm_vision_select_feature": model.vision_tower.select_feature,
         "conversation": model.template.name if model.template is not None else config.conversation,
         "model_dtype": dtype,
         "navila_plugins": default_host().provenance(),

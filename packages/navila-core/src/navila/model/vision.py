@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from navila.errors import ConfigError, DataError
 from navila.images import ImageProcessor
-from navila.model.weights import load_into, read_json, read_state_dict, write_json, write_state_dict
+from navila.model.weights import load_into, read_json, read_state_dict, without_init, write_json, write_state_dict
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -31,7 +31,7 @@ class VisionEncoder(nn.Module, ABC):
         config: Mapping[str, Any],
         *,
         select_layer: int = -2,
-        select_feature: str = "cls_patch",
+        select_feature: str | None = None,
         attn_implementation: str | None = None,
     ) -> None:
         """Build with random weights.
@@ -39,8 +39,9 @@ class VisionEncoder(nn.Module, ABC):
         Args:
             config: the encoder's `config.json`.
             select_layer: index into the hidden states, 0 being the embeddings and -1 the last layer.
-            select_feature: `patch` drops a class token, `cls_patch` keeps what there is. An encoder without a class
-                token keeps every patch either way.
+            select_feature: `patch` drops a class token, `cls_patch` keeps what there is; None means every patch and no
+                class token. An encoder without a class token keeps every patch whatever is asked (in NaVILA, `patch`
+                cut off the first one).
             attn_implementation: name of an attention of transformers; its default when None.
 
         Raises:
@@ -48,8 +49,9 @@ class VisionEncoder(nn.Module, ABC):
         """
         super().__init__()
         self.config = dict(config)
-        self.select_layer, self.select_feature = select_layer, select_feature
-        if select_feature not in ("patch", "cls_patch"):
+        self.select_layer = select_layer
+        self.select_feature = select_feature or ("patch" if self.has_cls_token else "cls_patch")
+        if self.select_feature not in ("patch", "cls_patch"):
             raise ConfigError(f"mm_vision_select_feature is {select_feature!r}: use 'patch' or 'cls_patch'.")
         if not -self.num_layers - 1 <= select_layer <= self.num_layers:
             raise ConfigError(
@@ -158,7 +160,8 @@ class VisionEncoder(nn.Module, ABC):
             CheckpointError: a file or tensor is missing, corrupt or of another shape.
         """
         folder = Path(folder)
-        encoder = cls(cls.select_config(config or read_json(folder / "config.json")), **options)
+        with without_init():
+            encoder = cls(cls.select_config(config or read_json(folder / "config.json")), **options)
         prefix = cls.weight_prefix
         saved = read_state_dict(folder)
         state = {name.removeprefix(prefix): t for name, t in saved.items() if name.startswith(prefix)}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +110,46 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> N
                 f"{tuple(tensor.shape)}: the two do not belong together."
             )
     module.load_state_dict({name: state[name] for name in own})
+
+
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give all parameters a floating-point type, and leave buffers alone: rotary frequencies stay in float32."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def without_init() -> Iterator[None]:
+    """Build modules without drawing random weights, because a file's are about to replace them."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        yield
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files take their place in `folder` when the block ends well.
+
+    A checkpoint can so be saved over the one it was loaded from, whose files are still mapped into memory, and a run that
+    dies while saving leaves the old one whole. Weight files of an earlier save that are not written again are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    try:
+        yield scratch
+        written = sorted(file.relative_to(scratch) for file in scratch.rglob("*") if file.is_file())
+        for file in written:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(scratch / file, folder / file)
+        for part in {file.parent for file in written}:
+            for pattern in ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json"):
+                for stale in (folder / part).glob(pattern):
+                    if stale.relative_to(folder) not in written:
+                        stale.unlink()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def merged_config(raw: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
