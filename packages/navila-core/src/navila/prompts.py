@@ -56,5 +56,5 @@ def normalise_instruction(text: str) -> str:
     Lower-cases proper names too ("TV" -> "tv"), as the training did; the evaluation passes the text unchanged.
     """
     line = text.replace("\r\n", " ").replace("\n", " ").capitalize()
-    line = re.sub(r"(?<=\.\s)\w", lambda letter: letter[0].upper(), line)
+    line = re.sub(r"(?<=\.\s)[a-z]", lambda letter: letter[0].upper(), line)
     return re.sub(r"\s+\.", ".", line)

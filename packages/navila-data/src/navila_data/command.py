@@ -20,14 +20,14 @@ def data() -> None:
 @click.option("--episodes", default=100, show_default=True, help="Episodes to record.")
 @click.option("--episodes-per-house", default=5, show_default=True, help="Episodes in one house.")
 @click.option(
-    "--level", "levels", multiple=True, type=int, default=(0,), help="Difficulty; repeat to mix. [default: 0]"
+    "--level", "levels", multiple=True, type=int, default=(0,), help="Difficulty; may be repeated. [default: 0]"
 )
 @click.option("--seed", default=0, show_default=True, help="Decides houses, episodes and detours.")
 @click.option("--image-size", default=96, show_default=True, help="Side of the frames in pixels.")
 @click.option("--hfov", default=90.0, show_default=True, help="Horizontal field of view in degrees.")
 @click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True)
 @click.option(
-    "--perturb", default=0.0, show_default=True, help="Chance, a step, of a detour; labels stay the expert's."
+    "--perturb", default=0.0, show_default=True, help="Chance, a step, of a detour; the labels are unmoved."
 )
 @click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (DAgger).")
 @click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")

@@ -73,8 +73,8 @@ def ask(landmarks: Sequence[Landmark], generator: np.random.Generator, count: in
         [(f"Where is the {mark.name}?", where(mark)) for mark in seen_once],
         [(f"Where is the {mark.name}?", "It is not in view.") for mark in unseen_once],
         [(f"How far is the {mark.name}?", how_far(mark)) for mark in seen_once],
-        [(f"Is there a {mark.name} in view?", "Yes.") for mark in seen],
-        [(f"Is there a {mark.name} in view?", "No.") for mark in unseen if mark.name not in {m.name for m in seen}],
+        [(f"Is there {one(mark)} in view?", "Yes.") for mark in seen],
+        [(f"Is there {one(mark)} in view?", "No.") for mark in unseen if mark.name not in {m.name for m in seen}],
         [(f"What colour is the {mark.shape}?", f"{mark.colour.capitalize()}.") for mark in _only_of_shape(seen)],
         sides(seen),
     ]
@@ -85,6 +85,11 @@ def ask(landmarks: Sequence[Landmark], generator: np.random.Generator, count: in
             if pools[number] and len(questions) < count:
                 questions.append(pools[number].pop())
     return questions
+
+
+def one(mark: Landmark) -> str:
+    """The name with its article."""
+    return f"{'an' if mark.name[0] in 'aeiou' else 'a'} {mark.name}"
 
 
 def where(mark: Landmark) -> str:
@@ -109,7 +114,7 @@ def sides(seen: Sequence[Landmark]) -> list[tuple[str, str]]:
         "on the right": [mark for mark in seen if mark.bearing < -CENTRE],
     }
     return [
-        (f"What is {area}?", f"A {marks[0].name}." if marks else "Nothing.")
+        (f"What is {area}?", f"{one(marks[0]).capitalize()}." if marks else "Nothing.")
         for area, marks in areas.items()
         if len(marks) <= 1
     ]

@@ -48,15 +48,15 @@ def _parse(line: str, path: Path, number: int) -> Mapping[str, Any]:
     return record
 
 
-def text_field(record: Mapping[str, Any], key: str, where: str) -> str:
-    """The non-empty string at `key`.
+def text_field(record: Mapping[str, Any], key: str, where: str, *, empty: bool = False) -> str:
+    """The string at `key`; only with `empty` may it be blank.
 
     Raises:
-        DataError: it is missing, empty or of another type.
+        DataError: it is missing, blank or of another type.
     """
     value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f'{where}: "{key}" must be a non-empty string, not {value!r}; mend the record.')
+    if not isinstance(value, str) or not (empty or value.strip()):
+        raise DataError(f'{where}: "{key}" must be a text, not {value!r}; mend the record.')
     return value
 
 

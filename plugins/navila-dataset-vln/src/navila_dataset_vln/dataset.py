@@ -71,7 +71,7 @@ class VLNDataset(Dataset):
         if not isinstance(frames, list) or not frames:
             raise DataError(f'{where}: "frames" must be a list of at least the current frame; mend the record.')
         text_field(record, "video_id", where)
-        instruction = text_field(record, "q", where)
+        instruction = text_field(record, "q", where, empty=True)
         if self.options.normalise_instructions:
             instruction = normalise_instruction(instruction)
         shown = sample_indices(len(frames), self.options.num_frames)

@@ -1,0 +1,106 @@
+"""What `navila train` can be told beyond `transformers.TrainingArguments`. Light: read by `--help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def option(default: object, text: str, *aliases: str) -> Any:
+    """A dataclass field with its help text and other accepted flags."""
+    return field(default=default, metadata={"help": text, "aliases": [f"--{alias}" for alias in aliases]})
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Parts of the model. A part is a registered name, a folder or Hub id with weights, or a config (a mapping in the
+    recipe, JSON on the command line) for random weights."""
+
+    model_name_or_path: str | None = option(
+        None, "A whole checkpoint to go on from, or a language model (then give the other parts)."
+    )
+    llm: str | None = option(None, "The language model, when --model_name_or_path is not it.")
+    vision_tower: str | None = option(None, "The vision encoder, e.g. siglip-so400m-384.")
+    mm_projector: str | None = option(None, "The projector, e.g. mlp_downsample.", "mm_projector_type")
+    tokenizer: str | None = option(
+        None,
+        "Folder or Hub id of the tokenizer; `words` builds one of the data's words. [default: the language model's]",
+    )
+    tokenizer_mixture: str | None = option(
+        None, "Mixture whose texts `--tokenizer words` takes its words from. [default: --data_mixture]"
+    )
+    conversation: str | None = option(None, "Conversation template, e.g. llama_3.", "version")
+    mm_vision_select_layer: int = option(-2, "Layer whose features the encoder gives.")
+    mm_vision_select_feature: str = option("cls_patch", "Which of them: cls_patch (all) or patch.")
+    attn_implementation: str | None = option(None, "Attention of transformers, e.g. sdpa, flash_attention_2.")
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """What the model is trained on."""
+
+    data_mixture: str | None = option(None, "Datasets, e.g. r2r+rxr*2+vln:FOLDER (NAME or FORMAT:FOLDER, *N repeats).")
+    data_path: str | None = option(None, "Folder below which registered datasets lie.")
+    num_video_frames: int = option(8, "Frames of a navigation step.")
+    image_aspect_ratio: str = option("resize", "resize or pad.")
+    normalise_instructions: bool = option(False, "Clean instructions up as NaVILA's training did.")
+    history_dropout: float = option(0.0, "Chance that a navigation step loses its history frames.")
+    group_by_episode: int = option(
+        0, "Keep chunks of so many steps of an episode in one batch, to encode shared frames once; 0 shuffles freely."
+    )
+    frame_cache_mb: int = option(1024, "Memory for decoded frames, MiB.")
+    on_bad_data: str = option("skip", "What to do about broken media and records: raise, skip or mask.")
+    bad_data_bound: float = option(0.01, "Share of broken samples past which training stops.")
+
+
+@dataclass(kw_only=True)
+class TuningArguments:
+    """What is trained, and how, beyond the Trainer's own arguments."""
+
+    tune_language_model: bool | None = option(
+        None, "Train the language model. [default: all parts, unless one is given]"
+    )
+    tune_vision_tower: bool | None = option(None, "Train the vision encoder.")
+    tune_mm_projector: bool | None = option(None, "Train the projector.")
+    mm_projector_lr: float | None = option(None, "Learning rate of the projector. [default: --learning_rate]")
+    vision_tower_lr: float | None = option(None, "Learning rate of the vision encoder. [default: --learning_rate]")
+    model_max_length: int = option(4096, "Longest sequence in tokens, images expanded.")
+    callback: list[str] | None = option(None, "Registered callbacks to install.")  # noqa: RUF009 (None)
+
+
+#: Groups of `--help`, in order.
+GROUPS = (("Model", ModelArguments), ("Data", DataArguments), ("Tuning", TuningArguments))
+
+#: The Trainer's flags most runs set, for `--help`; all others of `transformers.TrainingArguments` work too.
+COMMON_TRAINER_FLAGS = (
+    ("output_dir", "Folder of checkpoints, log and result."),
+    ("num_train_epochs", "Passes over the mixture. [default: 3]"),
+    ("max_steps", "Optimizer steps, instead of epochs."),
+    ("per_device_train_batch_size", "Samples a device and step. [default: 8]"),
+    ("gradient_accumulation_steps", "Batches an optimizer step. [default: 1]"),
+    ("learning_rate", "Peak learning rate. [default: 5e-5]"),
+    ("lr_scheduler_type", "linear, cosine, constant, … [default: linear]"),
+    ("warmup_steps", "Steps of warm-up; below 1 a share of all steps. [default: 0]"),
+    ("weight_decay", "[default: 0]"),
+    ("bf16", "Mixed precision."),
+    ("save_steps", "Steps between checkpoints. [default: 500]"),
+    ("save_total_limit", "Checkpoints to keep."),
+    ("logging_steps", "Steps between log lines. [default: 500]"),
+    ("seed", "[default: 42]"),
+    ("dataloader_num_workers", "Processes that load data. [default: 0]"),
+    ("resume_from_checkpoint", "Checkpoint to resume; by default the newest complete one; `none` begins anew."),
+    ("deepspeed", "Configuration file of DeepSpeed."),
+    ("use_cpu", "Train on the CPU. [default: where there is no GPU]"),
+)
+
+#: Flags of NaVILA's scripts that have other names now.
+RENAMED = {"evaluation_strategy": "eval_strategy", "mm_projector_type": "mm_projector", "version": "conversation"}
+#: Flags of NaVILA's scripts that change nothing here; the value that may be given, or None for any.
+WITHOUT_EFFECT = {
+    "mm_use_im_start_end": "False",
+    "mm_use_im_patch_token": "False",
+    "lazy_preprocess": None,
+    "is_multimodal": None,
+    "vision_resolution": "-1",
+    "model_dtype": None,
+}

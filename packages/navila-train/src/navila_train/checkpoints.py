@@ -1,0 +1,69 @@
+"""Which checkpoint of a run is whole, and whether the run is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from navila.errors import CheckpointError
+
+#: Written into the output folder last of all.
+MARKER = "training.json"
+#: Written into a `checkpoint-N` folder last of all, by the Trainer.
+STATE = "trainer_state.json"
+
+
+def finished(output: Path) -> Mapping[str, Any] | None:
+    """What the completion marker of a finished run says, or None."""
+    try:
+        marker = json.loads((output / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return marker if marker.get("complete") else None
+
+
+def mark_finished(output: Path, facts: Mapping[str, Any]) -> None:
+    """Write the completion marker."""
+    temporary = output / f".{MARKER}.partial"
+    temporary.write_text(json.dumps({"complete": True, **facts}, indent=2, default=str) + "\n", encoding="utf-8")
+    temporary.replace(output / MARKER)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a `checkpoint-N` folder was written to its end."""
+    try:
+        step = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return checkpoint.name == f"checkpoint-{step}" and (checkpoint / "config.json").is_file()
+
+
+def newest_whole(output: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    numbered = [
+        (int(number), folder)
+        for folder in output.glob("checkpoint-*")
+        if (number := folder.name.removeprefix("checkpoint-")).isdigit()
+    ]
+    return next((folder for _, folder in sorted(numbered, reverse=True) if is_whole(folder)), None)
+
+
+def to_resume(choice: str | None, output: Path) -> Path | None:
+    """The checkpoint to resume from: `none`/`False` begins anew, a path names it, anything else takes the newest.
+
+    Raises:
+        CheckpointError: the named checkpoint is partial, or no checkpoint.
+    """
+    match (choice or "auto").lower():
+        case "none" | "false":
+            return None
+        case "auto" | "true":
+            return newest_whole(output)
+    folder = Path(str(choice))
+    if not is_whole(folder):
+        raise CheckpointError(
+            f"{folder} is no complete checkpoint of a training: name a checkpoint-N folder, or `auto`."
+        )
+    return folder

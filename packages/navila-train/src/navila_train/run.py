@@ -1,0 +1,238 @@
+"""One training, from arguments to a finished checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import navila
+import transformers
+from navila.errors import ConfigError
+from navila.model import NavilaForCausalLM, build
+from navila.model.config import MODEL_TYPES
+from navila.model.weights import read_json
+from navila.plugins import default_host
+from navila_data.collator import Collator
+from navila_data.dataset import LoadOptions
+from navila_data.failures import FailureLog
+from navila_data.frames import FrameStore, PixelPipeline
+from navila_data.mixture import Mixture
+from navila_data.processor import EncodedMixture, Processor
+from navila_data.sampler import GroupedSampler, ShuffledSampler
+from transformers import set_seed
+
+from navila_train import checkpoints
+from navila_train.parse import Arguments
+from navila_train.tokenizers import build_word_tokenizer
+from navila_train.trainer import LOG, LogFile, NavilaTrainer
+
+#: `--tokenizer` value that builds one from the data.
+WORDS = "words"
+
+
+def run(arguments: Arguments) -> None:
+    """Train, or finish an interrupted training; say so and return when it is finished already.
+
+    Raises:
+        NavilaError: an argument, the data or a part is wrong.
+    """
+    training = arguments.training
+    output = Path(training.output_dir or "")
+    if checkpoints.finished(output):
+        say(f"{output} holds a finished training; choose another --output_dir to train again.")
+        return
+    started = time.time()
+    set_seed(training.seed)
+    mixture = open_mixture(arguments, arguments.data.data_mixture)
+    for name, count in mixture.counts().items():
+        say(f"data {name}: {count} samples an epoch")
+    model = make_model(arguments)
+    choose_trainable(model, arguments)
+    trainer = make_trainer(model, mixture, arguments)
+    resume = checkpoints.to_resume(training.resume_from_checkpoint, output)
+    if resume is not None:
+        say(f"resuming from {resume}")
+    result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    trainer.save_model(str(output))
+    trainer.save_state()
+    failures: FailureLog = trainer.data_collator.failures  # type: ignore[attr-defined]
+    if trainer.is_world_process_zero():
+        facts = {
+            "steps": result.global_step,
+            "loss": result.training_loss,
+            "seconds": round(time.time() - started, 1),
+            "samples": mixture.counts(),
+            "broken_samples": len(failures.failures),
+            "arguments": arguments.given,
+            "versions": {"transformers": transformers.__version__, **default_host().provenance()},
+        }
+        checkpoints.mark_finished(output, facts)
+    say(f"trained {result.global_step} steps, mean loss {result.training_loss:.4f}; model in {output}")
+    if failures.failures:
+        say(f"{len(failures.failures)} broken samples were left out, e.g. {next(iter(failures.failures.values()))}")
+
+
+def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
+    """Open the data.
+
+    Raises:
+        ConfigError: no mixture was given.
+    """
+    data = arguments.data
+    if not text:
+        raise ConfigError("There is nothing to train on: give --data_mixture, e.g. r2r+rxr or vln:FOLDER.")
+    options = LoadOptions(num_frames=data.num_video_frames, normalise_instructions=data.normalise_instructions)
+    return Mixture.open(text, Path(data.data_path) if data.data_path else None, options)
+
+
+def make_model(arguments: Arguments) -> NavilaForCausalLM:
+    """The model to train: a whole checkpoint, or parts put together.
+
+    Raises:
+        ConfigError: a part is missing.
+    """
+    wanted = arguments.model
+    base = wanted.model_name_or_path
+    if base and is_composed(base):
+        parts = [part for part in ("llm", "vision_tower", "mm_projector", "tokenizer") if getattr(wanted, part)]
+        if parts:
+            raise ConfigError(f"{base} is a whole model: leave --{parts[0]} out, or name a language model instead.")
+        model = navila.load(
+            base,
+            device="cpu",
+            dtype="float32",
+            attn_implementation=wanted.attn_implementation,
+            template=wanted.conversation,
+        )
+        model.config.num_video_frames = arguments.data.num_video_frames
+        return model
+    llm = wanted.llm or base
+    missing = [
+        flag
+        for flag, value in (("llm", llm), ("vision_tower", wanted.vision_tower), ("mm_projector", wanted.mm_projector))
+        if not value
+    ]
+    if missing:
+        raise ConfigError(
+            f"The model lacks a part: give --{missing[0]}, or --model_name_or_path with a whole checkpoint."
+        )
+    return build(
+        llm,  # type: ignore[arg-type]
+        wanted.vision_tower,  # type: ignore[arg-type]
+        wanted.mm_projector,  # type: ignore[arg-type]
+        make_tokenizer(arguments),
+        template=wanted.conversation,
+        attn_implementation=wanted.attn_implementation,
+        num_video_frames=arguments.data.num_video_frames,
+        image_aspect_ratio=arguments.data.image_aspect_ratio,
+        mm_vision_select_layer=wanted.mm_vision_select_layer,
+        mm_vision_select_feature=wanted.mm_vision_select_feature,
+    )
+
+
+def is_composed(path: str) -> bool:
+    """Whether a path or Hub id is a checkpoint of all parts."""
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        # A Hub id: `navila.load` fetches it and says what is wrong with it.
+        return not folder.is_dir()
+    return read_json(folder / "config.json").get("model_type") in MODEL_TYPES
+
+
+def make_tokenizer(arguments: Arguments) -> Any:
+    """The tokenizer, or its folder, or None for the language model's own."""
+    wanted = arguments.model
+    if wanted.tokenizer != WORDS:
+        return wanted.tokenizer
+    mixture = open_mixture(arguments, wanted.tokenizer_mixture or arguments.data.data_mixture)
+    return build_word_tokenizer(texts_of(mixture), model_max_length=arguments.training.model_max_length)
+
+
+def texts_of(mixture: Mixture) -> Iterator[str]:
+    """Every different text of a mixture, without the marks of its images."""
+    seen = set[str]()
+    for index in range(len(mixture)):
+        for turn in mixture[index].turns:
+            if turn.text not in seen:
+                seen.add(turn.text)
+                yield from turn.text.split("<image>")
+
+
+def choose_trainable(model: NavilaForCausalLM, arguments: Arguments) -> None:
+    """Freeze the parts that are not to be trained.
+
+    Raises:
+        ConfigError: none is to be trained.
+    """
+    training = arguments.training
+    choices = (training.tune_language_model, training.tune_vision_tower, training.tune_mm_projector)
+    untold = all(choice is None for choice in choices)
+    llm, vision_tower, mm_projector = (untold or bool(choice) for choice in choices)
+    if not (llm or vision_tower or mm_projector):
+        raise ConfigError(
+            "No part is to be trained: set --tune_language_model, --tune_vision_tower or --tune_mm_projector."
+        )
+    model.set_trainable(llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)
+
+
+def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Arguments) -> NavilaTrainer:
+    """Put model, data and Trainer together.
+
+    Raises:
+        ConfigError: the model has no conversation template or no pad token, or the launch is wrong.
+    """
+    data, training = arguments.data, arguments.training
+    if model.template is None:
+        raise ConfigError("The model names no conversation template: give --conversation, e.g. llama_3.")
+    seed = training.seed if training.data_seed is None else training.data_seed
+    processor = Processor(
+        tokenizer=model.tokenizer,
+        template=model.template,
+        tokens_per_image=model.tokens_per_image,
+        max_length=training.model_max_length,
+        history_dropout=data.history_dropout,
+        seed=seed,
+    )
+    pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
+    collator = Collator(
+        frames=FrameStore(pixels.resize, max_bytes=data.frame_cache_mb << 20),
+        normalise=pixels.normalise,
+        pad_token_id=model.tokenizer.pad_token_id,
+        failures=FailureLog(data.on_bad_data, total=len(mixture), bound=data.bad_data_bound),  # type: ignore[arg-type]
+    )
+    if data.group_by_episode:
+        sampler: ShuffledSampler = GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)
+    else:
+        sampler = ShuffledSampler(len(mixture), seed=seed)
+    output = Path(training.output_dir or "")
+    output.mkdir(parents=True, exist_ok=True)
+    callbacks = [
+        LogFile(output / LOG),
+        *(default_host().registry("callback").load(n)() for n in training.callback or ()),
+    ]
+    trainer = NavilaTrainer(
+        model,
+        sampler=sampler,
+        args=training,
+        train_dataset=EncodedMixture(mixture, processor),
+        data_collator=collator,
+        callbacks=callbacks,
+    )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if trainer.accelerator.num_processes != world:
+        # The Trainer would let every rank train alone, without a word.
+        raise ConfigError(
+            f"{world} processes were launched and the Trainer sees {trainer.accelerator.num_processes}: set "
+            "--use_cpu on machines without GPUs, or launch as many processes as there are GPUs."
+        )
+    return trainer
+
+
+def say(text: str) -> None:
+    """Tell the user, once a job."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,152 @@
+"""The Hugging Face Trainer, told of our batches, parts and checkpoint layout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import navila
+import torch
+import transformers
+from navila.constants import IMAGE_TOKEN_INDEX
+from navila.model import NavilaForCausalLM
+from navila_data.sampler import ShuffledSampler
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from navila_train.parse import TrainingArguments
+
+LOG = "train_log.jsonl"
+
+
+class NavilaTrainer(transformers.Trainer):
+    """A Trainer of `NavilaForCausalLM`."""
+
+    args: TrainingArguments
+
+    def __init__(self, model: NavilaForCausalLM, *, sampler: ShuffledSampler, **options: Any) -> None:
+        """`sampler` decides the order of the samples; the rest is as in `transformers.Trainer`."""
+        super().__init__(model=model, **options)
+        self.sampler = sampler
+        self.throughput = Throughput(model.tokens_per_image)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledSampler:
+        return self.sampler
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """The model's loss; logits are computed only where there are labels."""
+        self.throughput.count(inputs)
+        return super().compute_loss(model, {**inputs, "supervised_logits_only": True}, *args, **options)
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Not counted: transformers' estimate ignores images and walks over all parameters at every step."""
+        return 0
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW (or what `--optim` says) with a learning rate a part; norms and biases without weight decay."""
+        if self.optimizer is None:
+            target: Any = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(target))
+            rates = {"mm_projector": self.args.mm_projector_lr, "vision_tower": self.args.vision_tower_lr}
+            groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
+            for name, parameter in target.named_parameters():
+                if parameter.requires_grad:
+                    rate = rates.get(name.partition(".")[0])
+                    groups.setdefault((rate, name in decayed), []).append(parameter)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "weight_decay": self.args.weight_decay if decay else 0.0,
+                        **({} if rate is None else {"lr": rate}),
+                    }
+                    for (rate, decay), parameters in groups.items()
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log with tokens and samples a second since the last line."""
+        if "loss" in logs:
+            logs = {**logs, **self.throughput.rates()}
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the released layout: no pickled arguments, no tokenizer beside `llm/`."""
+        if self.args.should_save:
+            model: Any = self.accelerator.unwrap_model(self.model)
+            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Read the weights of a checkpoint in the released layout into the model."""
+        target: Any = self.model if model is None else model
+        saved = navila.load(resume_from_checkpoint, device="cpu", dtype=next(target.parameters()).dtype)
+        target.load_state_dict(saved.state_dict())
+
+
+class Throughput:
+    """Counts what the model was given between two log lines."""
+
+    def __init__(self, tokens_per_image: int) -> None:
+        self.tokens_per_image = tokens_per_image
+        self._reset()
+
+    def _reset(self) -> None:
+        self.samples = 0
+        self.tokens = 0
+        self.images = 0
+        self.since = time.perf_counter()
+
+    def count(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Count a batch."""
+        shown = int((inputs["input_ids"] == IMAGE_TOKEN_INDEX).sum())
+        self.samples += len(inputs["input_ids"])
+        self.tokens += int(inputs["attention_mask"].sum()) + shown * (self.tokens_per_image - 1)
+        self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
+
+    def rates(self) -> dict[str, float]:
+        """Per second on this process, images counted as often as they were encoded; starts the next count."""
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        rates = {
+            "tokens_per_second": round(self.tokens / seconds, 1),
+            "samples_per_second": round(self.samples / seconds, 1),
+            "images_per_second": round(self.images / seconds, 1),
+        }
+        self._reset()
+        return rates
+
+
+class LogFile(TrainerCallback):
+    """Appends every log line to `train_log.jsonl`; on resuming, lines past the checkpoint are dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep the lines of the steps that are not trained again."""
+        if not state.is_world_process_zero:
+            return
+        kept = []
+        if state.global_step and self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    keep = json.loads(line)["step"] <= state.global_step
+                except (ValueError, KeyError, TypeError):
+                    # The line that a killed run was writing.
+                    continue
+                if keep:
+                    kept.append(line + "\n")
+        self.path.write_text("".join(kept), encoding="utf-8")
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Append one line."""
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")

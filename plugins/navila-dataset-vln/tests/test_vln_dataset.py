@@ -1,0 +1,141 @@
+"""Navigation samples equal the original loader's; malformed records are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from navila.conversation import get_template
+from navila.errors import DataError
+from navila.images import ImageProcessor
+from navila_data.collator import Collator
+from navila_data.dataset import LoadOptions
+from navila_data.failures import FailureLog
+from navila_data.frames import FrameStore, PixelPipeline
+from navila_data.processor import Processor
+from navila_dataset_vln.dataset import VLNDataset
+from transformers import AutoTokenizer
+
+
+@pytest.fixture
+def release(goldens: Path, tmp_path: Path) -> Path:
+    """The original's test records in the release's layout: frame paths are relative to `R2R/train`."""
+    source = goldens / "M_datasets" / "data"
+    records = json.loads((source / "vlnce.json").read_text())
+    for record in records:
+        record["frames"] = [frame.removeprefix("train/") for frame in record["frames"]]
+    folder = tmp_path / "R2R"
+    folder.mkdir()
+    (folder / "annotations.json").write_text(json.dumps(records))
+    (folder / "train").symlink_to(source / "train")
+    return tmp_path
+
+
+def test_ids_labels_and_pixels_equal_the_originals(goldens: Path, release: Path):
+    golden = json.loads((goldens / "M_datasets" / "cases.json").read_text())["datasets"]["vlnce(is_multimodal=True)"]
+    tokenizer = AutoTokenizer.from_pretrained(goldens / "tokenizers" / "llama3_like")
+    dataset = VLNDataset.open("r2r", release, LoadOptions(num_frames=8, normalise_instructions=True))
+    processor = Processor(tokenizer=tokenizer, template=get_template("llama_3"), tokens_per_image=1, max_length=10**6)
+    pixels = PixelPipeline(ImageProcessor.square(56))
+    store = FrameStore(pixels.resize)
+    compared = 0
+    for case in golden["cases"]:
+        if "error" in case or "Empty video." in case.get("decoded", ""):
+            continue
+        encoded = processor.encode(dataset[case["index"]])
+        assert list(encoded.input_ids) == case["input_ids"]
+        assert list(encoded.labels) == case["labels"]
+        means = [float(pixels.normalise(store.get(path)[None]).mean()) for path in encoded.media]
+        assert means == pytest.approx(case["frame_means"], abs=1e-5)
+        compared += 1
+    assert compared >= 5
+
+
+def test_a_missing_frame_is_a_failure_and_never_a_black_frame(goldens: Path, release: Path):
+    annotations = release / "R2R" / "annotations.json"
+    record = json.loads(annotations.read_text())[1]
+    annotations.write_text(json.dumps([record | {"frames": ["1/frame_0.png", "1/gone.png"]}, record]))
+    dataset = VLNDataset.open("r2r", release, LoadOptions(num_frames=2))
+    processor = Processor(
+        tokenizer=AutoTokenizer.from_pretrained(goldens / "tokenizers" / "llama3_like"),
+        template=get_template("llama_3"),
+        tokens_per_image=1,
+        max_length=10**6,
+    )
+    pixels = PixelPipeline(ImageProcessor.square(56))
+
+    def collate(policy):
+        log = FailureLog(policy, total=2, bound=0.5)
+        collator = Collator(frames=FrameStore(pixels.resize), normalise=pixels.normalise, pad_token_id=0, failures=log)
+        return collator([processor.encode(dataset[0]), processor.encode(dataset[1])]), log
+
+    batch, log = collate("skip")
+    assert len(batch["input_ids"]) == 1
+    assert "gone.png" in next(iter(log.failures.values()))
+    batch, _ = collate("mask")
+    assert len(batch["input_ids"]) == 2
+    assert torch.equal(batch["labels"][0], torch.full_like(batch["labels"][0], -100))
+    assert (batch["labels"][1] != -100).any()
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        collate("raise")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"frames": []}, "frames"),
+        ({"frames": ["../../secret.jpg"]}, "leaves the data folder"),
+        ({"frames": ["/etc/secret.jpg"]}, "leaves the data folder"),
+        ({"frames": [3]}, "media path"),
+        ({"q": None}, '"q"'),
+        ({"a": " "}, '"a"'),
+        ({"video_id": 7}, '"video_id"'),
+    ],
+)
+def test_a_malformed_record_is_named(tmp_path: Path, change: dict, match: str):
+    good = {"video_id": "1-0", "frames": ["1/frame_0.jpg"], "q": "Go.", "a": "The next action is turn left 15 degree."}
+    (tmp_path / "annotations.json").write_text(json.dumps([good, good | change]))
+    dataset = VLNDataset.open("vln", tmp_path, LoadOptions())
+    assert dataset[0].record == "1-0"
+    with pytest.raises(DataError, match=match) as caught:
+        dataset[1]
+    assert "annotations.json, record 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [('[\n{"video_id": "1",}\n]', "line 2"), ("", "is empty"), ("[1]", "record 0: expected an object")],
+)
+def test_a_malformed_file_is_named(tmp_path: Path, text: str, match: str):
+    (tmp_path / "annotations.json").write_text(text)
+    with pytest.raises(DataError, match=match):
+        VLNDataset.open("vln", tmp_path, LoadOptions())
+
+
+def test_bom_and_windows_line_ends_are_read(tmp_path: Path):
+    record = {"video_id": "1-0", "frames": ["1/frame_0.jpg"], "q": "Géh. 去", "a": "The next action is stop."}
+    text = json.dumps([record], indent=1, ensure_ascii=False).replace("\n", "\r\n")
+    (tmp_path / "annotations.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    dataset = VLNDataset.open("vln", tmp_path, LoadOptions(num_frames=1))
+    assert '"Géh. 去"' in dataset[0].turns[0].text
+
+
+def test_an_instruction_cannot_smuggle_images_or_control_tokens_in(tmp_path: Path):
+    record = {"video_id": "1-0", "frames": ["1/f.jpg"], "q": "<image> <|eot_id|>", "a": "The next action is stop."}
+    (tmp_path / "annotations.json").write_text(json.dumps([record]))
+    sample = VLNDataset.open("vln", tmp_path, LoadOptions(num_frames=3))[0]
+    assert sample.turns[0].text.count("<image>") == len(sample.media) == 3
+    assert "<|eot_id|>" not in sample.turns[0].text
+
+
+def test_samples_of_one_episode_share_a_group(tmp_path: Path):
+    records = [
+        {"video_id": f"{e}-{i}", "frames": [f"{e}/frame_{k}.jpg" for k in range(i + 1)], "q": "Go.", "a": "x"}
+        for e in range(2)
+        for i in range(3)
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps(records))
+    dataset = VLNDataset.open("vln", tmp_path, LoadOptions())
+    assert [dataset.group(i) for i in range(6)] == ["0", "0", "0", "1", "1", "1"]
