@@ -205,11 +205,14 @@ class PluginHost:
 
     def _candidates(self) -> list[_Candidate]:
         """Apply the choices to what is installed."""
-        installed = installed_plugins(on_error=self._metadata_failure)
-        chosen: dict[str, _Candidate] = {
-            f"{p.dist}:{p.name}": _Candidate(origin=p.origin, load=functools.partial(importlib.import_module, p.module))
-            for p in installed
-        }
+        unreadable: list[_Candidate] = []
+        installed = installed_plugins(
+            on_error=lambda dist, error: unreadable.append(_unreadable_candidate(dist, error))
+        )
+        candidates = [
+            _Candidate(origin=p.origin, load=functools.partial(importlib.import_module, p.module)) for p in installed
+        ]
+        chosen = {f"{c.origin.dist}:{c.origin.plugin}": c for c in [*candidates, *unreadable]}
         everything = dict(chosen)
         for choice in self.choices:
             if choice == NO_PLUGINS:
@@ -307,9 +310,6 @@ class PluginHost:
         self._failures.append(failure)
         self._report(f"navila: {failure} (see `navila plugins doctor`; --plugin no:{origin.plugin} leaves it out)")
 
-    def _metadata_failure(self, dist: str, error: Exception) -> None:
-        self._failed(Origin(dist=dist, version="", plugin=dist), "import", error)
-
 
 _END: Any = object()
 
@@ -347,7 +347,9 @@ def installed_plugins(*, on_error: Callable[[str, Exception], None] | None = Non
                 found.setdefault((normalise(name), point.name), plugin)
         except Exception as error:
             if on_error is not None:
-                on_error(str(getattr(dist, "_path", "a distribution")), error)
+                # Its name cannot be asked for: take it from the folder `name-version.dist-info`.
+                folder = Path(str(getattr(dist, "_path", "unknown"))).name
+                on_error(folder.partition("-")[0].replace("_", "-"), error)
     return tuple(found[key] for key in sorted(found))
 
 
@@ -356,6 +358,13 @@ def _core_candidate() -> _Candidate:
 
     origin = Origin(dist="navila-core", version=__version__, plugin="builtin", source="navila.builtin")
     return _Candidate(origin=origin, load=functools.partial(importlib.import_module, "navila.builtin"))
+
+
+def _unreadable_candidate(dist: str, error: Exception) -> _Candidate:
+    def load() -> ModuleType:
+        raise ImportError(f"the metadata of {dist} cannot be read ({one_line(error)}): reinstall it") from error
+
+    return _Candidate(origin=Origin(dist=dist, version="", plugin=dist.removeprefix("navila-")), load=load)
 
 
 def _local_candidate(choice: str, known: Sequence[str]) -> _Candidate:

@@ -15,7 +15,7 @@ from navila.catalogue import CATALOGUE
 from navila.cli.tables import table
 from navila.errors import UnknownComponentError
 from navila.plugins import InstalledPlugin, PluginHost, default_host, installed_plugins
-from navila.registry import missing_requirements, normalise, suggestion
+from navila.registry import missing_requirements, normalise, one_line, suggestion
 
 #: Distributions whose versions a bug report needs.
 KEY_PACKAGES = (
@@ -221,7 +221,7 @@ def _versions() -> dict[str, str]:
 
 
 def _unreadable(dist: str, error: Exception) -> None:
-    click.echo(f"navila: the metadata of {dist} cannot be read ({type(error).__name__}: {error})", err=True)
+    click.echo(f"navila: the metadata of {dist} cannot be read ({one_line(error)}): reinstall it", err=True)
 
 
 def _silent(_line: str) -> None:
