@@ -17,6 +17,7 @@ from navila.errors import (
 from navila.hookspecs import NavilaHooks
 from navila.kinds import KINDS
 from navila.plugins import PluginHost, default_host
+from navila.registry import Registry
 
 HEADER = "from navila import hookimpl\nfrom navila.specs import SimulatorSpec\n"
 
@@ -191,6 +192,20 @@ def test_a_known_package_that_is_left_out_is_said_to_be(tmp_path: Path) -> None:
     registry = PluginHost(["no:*"]).registry("simulator")
     with pytest.raises(UnknownComponentError, match="'mesh' of navila-sim-mesh is left out"):
         registry.load("mesh")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "dist"),
+    [
+        ("simulator", "mesh", "navila-sim-mesh"),
+        ("vision-encoder", "siglip_vision_model", "navila-encoder-siglip"),
+        ("projector", "mlp_downsample", "navila-projector-mlp"),
+        ("command", "navila-train/train", "navila-train"),
+    ],
+)
+def test_a_known_name_that_is_not_installed_ends_in_the_pip_line(kind: str, name: str, dist: str) -> None:
+    with pytest.raises(UnknownComponentError, match=f"{name}' is installed: run `pip install {dist}`"):
+        Registry(KINDS[kind], []).load(name)
 
 
 def test_a_missing_requirement_ends_in_the_pip_line_before_anything_is_imported(tmp_path: Path) -> None:
