@@ -57,6 +57,7 @@ def load(
     from navila.model.modeling import NavilaForCausalLM
 
     where = resolve_device(device)
+    check_attention(attn_implementation)
     kind = resolve_dtype(dtype) or (torch.float16 if where.type == "cuda" else torch.float32)
     folder = checkpoint_folder(path)
     config = read_config(folder)
@@ -108,6 +109,10 @@ def read_config(folder: Path) -> NavilaConfig:
         CheckpointError: it is missing, unreadable or of another kind of model.
     """
     path = folder / "config.json"
+    steps = [f for f in folder.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
+    if steps and not path.is_file():
+        last = max(steps, key=lambda f: int(f.name.removeprefix("checkpoint-")))
+        raise CheckpointError(f"{folder} is the folder of a training run: give one of its checkpoints, e.g. {last}.")
     raw = read_json(path)
     model_type = raw.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -181,9 +186,27 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"There is no device {str(device)!r}: use 'cpu', 'cuda' or 'cuda:N'.") from None
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+        return resolved
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"The device {str(device)!r} cannot be used here: give 'cpu', 'cuda' or 'cuda:N'.") from None
+
+
+def check_attention(name: str | None) -> None:
+    """Make sure an attention implementation exists and can run here.
+
+    Raises:
+        ConfigError: it does not or cannot.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.utils import is_flash_attn_2_available
+
+    known = {"eager", *ALL_ATTENTION_FUNCTIONS.keys()}
+    if name is not None and name not in known:
+        raise ConfigError(f"There is no attention {name!r}: use one of {', '.join(sorted(known))}.")
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ConfigError(f"{name} needs the package flash-attn and a GPU: run `pip install flash-attn`, or use 'sdpa'.")
 
 
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
