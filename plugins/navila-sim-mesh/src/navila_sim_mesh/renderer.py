@@ -135,53 +135,69 @@ class Renderer:
         """The image from `eye` (metres), looking along `yaw` (radians, 0 is -z)."""
         camera.origins[:] = eye
         directions = camera.rays @ yaw_matrix(yaw)
-        hits = self._embree.run(camera.origins, directions, query="INTERSECT", output=True)
-        triangle, depth = hits["primID"], hits["tfar"]
+        colour, depth, triangle = self._image(camera.origins, directions, camera.ray_length, camera.pixel)
+        shape = (camera.height, camera.width)
+        return Frame(rgb=colour.reshape(*shape, 3), depth=depth.reshape(shape), triangle=triangle.reshape(shape))
+
+    def render_plan(
+        self, *, origin: tuple[float, float], shape: tuple[int, int], resolution: float, eye_height: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The scene below `eye_height` seen straight from above, and where anything was seen.
+
+        Pixel (row, column) of the (H, W, 3) image shows x = origin[0] + column * resolution, z likewise, metres.
+        """
+        rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].reshape(2, -1)
+        origins = np.empty((rows.size, 3), np.float32)
+        origins[:, 0] = origin[0] + columns * resolution
+        origins[:, 1] = eye_height
+        origins[:, 2] = origin[1] + rows * resolution
+        directions = np.broadcast_to(np.array([0.0, -1.0, 0.0], np.float32), origins.shape).copy()
+        # All rays are parallel; the mip level is right for what lies two metres down.
+        colour, _, triangle = self._image(origins, directions, np.ones(len(origins), np.float32), resolution / 2)
+        return colour.reshape(*shape, 3), (triangle >= 0).reshape(shape)
+
+    def _image(
+        self,
+        origins: NDArray[np.float32],
+        directions: NDArray[np.float32],
+        ray_length: NDArray[np.float32],
+        pixel: float,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
+        """Colour (N, 3), depth (N,) and triangle (N,) along rays; a pixel is `pixel` wide at unit depth."""
+        hits = self._embree.run(origins, directions, query="INTERSECT", output=True)
+        triangle, depth, u, v = hits["primID"], hits["tfar"], hits["u"], hits["v"]
         missed = triangle < 0
         if missed.any():
             depth[missed] = 0.0
-        colour = self._shade(camera, directions, triangle, depth, hits["u"], hits["v"])
-        shape = (camera.height, camera.width)
-        return Frame(
-            rgb=np.ascontiguousarray(colour[:, :3]).reshape(*shape, 3),
-            depth=depth.reshape(shape),
-            triangle=triangle.reshape(shape),
-        )
-
-    def _shade(
-        self,
-        camera: Camera,
-        directions: NDArray[np.float32],
-        triangle: NDArray[np.int32],
-        depth: NDArray[np.float32],
-        u: NDArray[np.float32],
-        v: NDArray[np.float32],
-    ) -> NDArray[np.uint8]:
-        texel = self._texels(camera, directions, triangle, depth, u, v)
+        rows = self._uv.take(triangle, axis=0)
+        x = rows[:, 0] + u * rows[:, 2] + v * rows[:, 4]
+        y = rows[:, 1] + u * rows[:, 3] + v * rows[:, 5]
+        # Texels a pixel covers, squared: (depth * pixel * density)^2 / cos(incidence). `_normal` carries 1 / density^2.
+        facing = np.einsum("ij,ij->i", self._normal.take(triangle, axis=0), directions)
+        covered = depth * depth
+        covered *= ray_length
+        covered *= np.float32(pixel**2)
+        covered /= np.abs(facing) + np.float32(1e-12)
+        texel = self._texels(triangle, x, y, covered)
         if self._corner_rgb is None:
-            tint = self._rgb.take(triangle, axis=0)
+            colour = self._rgb.take(triangle, axis=0)
         else:
             rows = self._corner_rgb.take(triangle, axis=0)
-            tint = np.zeros((len(triangle), 4), np.float32)
-            tint[:, :3] = rows[:, 0:3] + u[:, None] * rows[:, 3:6] + v[:, None] * rows[:, 6:9]
-        tint *= texel.view(np.uint8).reshape(-1, 4)
+            colour = np.zeros((len(triangle), 4), np.float32)
+            colour[:, :3] = rows[:, 0:3] + u[:, None] * rows[:, 3:6] + v[:, None] * rows[:, 6:9]
+        colour *= texel.view(np.uint8).reshape(-1, 4)
         if self._falloff:
-            tint *= np.reciprocal(1.0 + self._falloff * depth)[:, None]
-        return tint.astype(np.uint8)
+            colour *= np.reciprocal(1.0 + self._falloff * depth)[:, None]
+        return np.ascontiguousarray(colour.astype(np.uint8)[:, :3]), depth, triangle
 
     def _texels(
         self,
-        camera: Camera,
-        directions: NDArray[np.float32],
         triangle: NDArray[np.int32],
-        depth: NDArray[np.float32],
-        u: NDArray[np.float32],
-        v: NDArray[np.float32],
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        covered: NDArray[np.float32],
     ) -> NDArray[np.uint32]:
-        """Nearest texel of the mip level whose texels are about as large as the pixel."""
-        rows = self._uv.take(triangle, axis=0)
-        x = (rows[:, 0] + u * rows[:, 2] + v * rows[:, 4]).astype(np.int32)
-        y = (rows[:, 1] + u * rows[:, 3] + v * rows[:, 5]).astype(np.int32)
+        """Texel at (x, y), level-0 texels, of the mip level at which one texel is about as large as the pixel."""
         texture = self._texture.take(triangle)
         if self._uniform_log2 is not None:
             log2_width, log2_height = (np.int32(n) for n in self._uniform_log2)
@@ -190,26 +206,21 @@ class Renderer:
             sizes = self._atlas.log2_size.take(texture, axis=0)
             log2_width, log2_height = sizes[:, 0], sizes[:, 1]
             top = self._atlas.levels.take(texture)
-        # Texels a pixel covers, squared: (depth * pixel * density)^2 / cos(incidence). `_normal` carries 1 / density^2.
-        facing = np.einsum("ij,ij->i", self._normal.take(triangle, axis=0), directions)
-        covered = depth * depth
-        covered *= camera.ray_length
-        covered *= np.float32(camera.pixel**2)
-        covered /= np.abs(facing) + np.float32(1e-12)
         # The exponent bits of a float32 are its floored log2; half of it, as `covered` is squared.
         level = ((covered.view(np.int32) >> 23) - 126) >> 1
         np.clip(level, 0, top, out=level)
         one = np.int32(1)
-        x &= (one << log2_width) - one
-        y &= (one << log2_height) - one
-        x >>= level
-        y >>= level
-        y <<= log2_width - level
-        x += y
+        column, row = x.astype(np.int32), y.astype(np.int32)
+        column &= (one << log2_width) - one
+        row &= (one << log2_height) - one
+        column >>= level
+        row >>= level
+        row <<= log2_width - level
+        column += row
         texture *= np.int32(MAX_LEVELS)
         texture += level
-        x += self._atlas.level_offset.take(texture)
-        return self._atlas.texels.take(x)
+        column += self._atlas.level_offset.take(texture)
+        return self._atlas.texels.take(column)
 
 
 def _scaled_normals(triangles: NDArray[np.float32], texel_corners: NDArray[np.float32]) -> NDArray[np.float32]:

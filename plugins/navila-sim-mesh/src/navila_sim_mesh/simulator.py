@@ -20,10 +20,11 @@ from navila.simulation import (
     ProceduralSimulator,
     TopDownMap,
 )
+from numpy.typing import NDArray
 
 from navila_sim_mesh.agent import STOP, Pose, advance, bearing_to, yaw_of
 from navila_sim_mesh.house_episodes import expert_primitive, make_episodes
-from navila_sim_mesh.renderer import Camera, Frame
+from navila_sim_mesh.renderer import Camera
 from navila_sim_mesh.world import World, house_seed
 
 
@@ -57,8 +58,9 @@ class MeshSimulator(ProceduralSimulator):
         self._scenes_kept = max(1, scenes_kept)
         self._worlds: OrderedDict[str, World] = OrderedDict()
         self._camera = Camera.of(self.embodiment)
+        self._scene: World | None = None
         self._state: AgentState | None = None
-        self._frame: Frame | None = None
+        self._triangles: NDArray[np.int32] | None = None
 
     @classmethod
     def tiny(cls) -> MeshSimulator:
@@ -67,6 +69,7 @@ class MeshSimulator(ProceduralSimulator):
 
     def reset(self, episode: Episode) -> Observation:
         world = self._world(episode.scene_id)
+        self._scene = world
         place = world.place(episode.start_position)
         if place is None:
             x, y, z = episode.start_position
@@ -95,7 +98,7 @@ class MeshSimulator(ProceduralSimulator):
             raise ConfigError(f"Episode {state.episode.episode_id!r} has ended with STOP; reset before the next step.")
         if primitive not in (0, 1, 2, 3):
             raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
-        world = self._world(state.episode.scene_id)
+        world = self._here()
         pose, collided = advance(state.pose, primitive, world.floors[state.floor], self.embodiment)
         self._state = AgentState(
             episode=state.episode, floor=state.floor, pose=pose, collided=collided, done=primitive == STOP
@@ -103,10 +106,10 @@ class MeshSimulator(ProceduralSimulator):
         return self._observe()
 
     def geodesic(self, start: Position, goals: Sequence[Position]) -> float:
-        return self._world(self._current().episode.scene_id).distance(start, tuple(goals))
+        return self._here().distance(start, tuple(goals))
 
     def shortest_path(self, start: Position, goal: Position) -> tuple[Position, ...]:
-        return self._world(self._current().episode.scene_id).path(start, (goal,))
+        return self._here().path(start, (goal,))
 
     def expert_action(self, goal: Position, goal_radius: float) -> int:
         """The primitive the shortest-path follower takes; 0 once well inside `goal_radius` (0.6 of it).
@@ -115,11 +118,10 @@ class MeshSimulator(ProceduralSimulator):
         """
         state = self._current()
         goals = tuple(state.episode.goals) if goal in state.episode.goals else (goal,)
-        world = self._world(state.episode.scene_id)
-        return expert_primitive(world, self.embodiment, state.pose, goals, goal_radius)
+        return expert_primitive(self._here(), self.embodiment, state.pose, goals, goal_radius)
 
     def top_down_map(self) -> TopDownMap:
-        raise NotImplementedError
+        return self._here().top_down_map(self._current().floor)
 
     def snapshot(self) -> AgentState:
         return self._current()
@@ -132,6 +134,7 @@ class MeshSimulator(ProceduralSimulator):
         """
         if not isinstance(state, AgentState):
             raise ConfigError("restore takes what snapshot returned.")
+        self._scene = self._world(state.episode.scene_id)
         self._state = state
         return self._observe()
 
@@ -140,14 +143,15 @@ class MeshSimulator(ProceduralSimulator):
 
     def landmarks(self) -> tuple[Landmark, ...]:
         """Landmarks of the current procedural house; none in scanned scenes."""
-        state = self._current()
-        house = self._world(state.episode.scene_id).house
-        if house is None or self._frame is None:
+        house = self._here().house
+        if house is None:
             return ()
-        seen = self._frame.triangle
+        pose = self._current().pose
+        if self._triangles is None:
+            self._triangles = self._here().renderer.triangles_seen(self._camera, self._eye(pose), pose.yaw)
+        seen = self._triangles
         marks = house.landmark_of_triangle[seen[seen >= 0]]
         counts = np.bincount(marks[marks >= 0], minlength=len(house.landmarks)).tolist()
-        pose = state.pose
         return tuple(
             Landmark(
                 name=mark.name,
@@ -164,23 +168,35 @@ class MeshSimulator(ProceduralSimulator):
 
     def close(self) -> None:
         self._worlds.clear()
+        self._scene = None
         self._state = None
-        self._frame = None
+        self._triangles = None
 
     def _current(self) -> AgentState:
         if self._state is None:
             raise ConfigError("No episode is running; call reset first.")
         return self._state
 
+    def _here(self) -> World:
+        if self._scene is None:
+            raise ConfigError("No episode is running; call reset first.")
+        return self._scene
+
+    def _eye(self, pose: Pose) -> tuple[float, float, float]:
+        return pose.x, pose.y + self.embodiment.camera_height, pose.z
+
     def _observe(self) -> Observation:
-        state = self._current()
+        state, body = self._current(), self.embodiment
         pose = state.pose
-        eye = (pose.x, pose.y + self.embodiment.camera_height, pose.z)
-        frame = self._world(state.episode.scene_id).renderer.render(self._camera, eye, pose.yaw)
-        self._frame = frame
+        if self.render_images:
+            frame = self._here().renderer.render(self._camera, self._eye(pose), pose.yaw)
+            rgb, depth, self._triangles = frame.rgb, frame.depth, frame.triangle
+        else:
+            rgb = np.zeros((body.height, body.width, 3), np.uint8)
+            depth, self._triangles = np.zeros((body.height, body.width), np.float32), None
         return Observation(
-            rgb=frame.rgb,
-            depth=frame.depth if self.embodiment.depth else None,
+            rgb=rgb,
+            depth=depth if body.depth else None,
             position=pose.position,
             rotation=pose.rotation,
             collided=state.collided,

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from navila.errors import SceneError
-from navila.simulation import Position
+from navila.simulation import Position, TopDownMap
 
 from navila_sim_mesh.geodesic import DistanceField, VisibilityGraph
 from navila_sim_mesh.houses import House, build_house
-from navila_sim_mesh.navigation import FloorGrid, house_floor
+from navila_sim_mesh.navigation import CELL, FloorGrid, house_floor
 from navila_sim_mesh.renderer import Renderer
 
 #: How far from the walkable floor a start or goal may lie and still be moved onto it, metres.
 SNAP_DISTANCE = 0.35
 #: A point belongs to a floor when it is at most this far above or below it, metres.
 FLOOR_TOLERANCE = 1.0
+#: How far above the floor a map is cut, metres: below door lintels and ceilings.
+PLAN_HEIGHT = 2.0
 #: Distance fields kept per scene.
 FIELDS_KEPT = 256
 
@@ -86,6 +88,16 @@ class World:
         if spot is None or field is None:
             return math.inf
         return self.graph(spot.floor).distance(field, (spot.x, spot.z))
+
+    def top_down_map(self, floor: int) -> TopDownMap:
+        """One floor seen from two metres above it; where nothing is to be seen, the inside of walls, it is dark."""
+        grid = self.floors[floor]
+        level = float(grid.height[grid.walkable].min()) if grid.walkable.any() else 0.0
+        rgb, seen = self.renderer.render_plan(
+            origin=grid.origin, shape=grid.free.shape, resolution=CELL, eye_height=level + PLAN_HEIGHT
+        )
+        rgb[~seen] = 40
+        return TopDownMap(rgb=rgb, walkable=grid.walkable.copy(), origin=grid.origin, resolution=CELL)
 
     def path(self, start: Position, goals: tuple[Position, ...]) -> tuple[Position, ...]:
         """Way points of that path; empty when there is none."""
