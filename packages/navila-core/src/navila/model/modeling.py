@@ -16,7 +16,7 @@ from navila.errors import DataError
 from navila.model.config import NavilaConfig
 from navila.model.generation import ConversationalModel
 from navila.model.projector import Projector
-from navila.model.splice import Spliced, splice
+from navila.model.splice import Spliced, branch_attention, splice
 from navila.model.vision import VisionEncoder
 
 PARTS = ("llm", "vision_tower", "mm_projector")
@@ -87,6 +87,7 @@ class NavilaForCausalLM(ConversationalModel):
         labels: Tensor | None = None,
         image_features: Tensor | None = None,
         image_index: Tensor | None = None,
+        branch_ids: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         supervised_logits_only: bool = False,
@@ -103,6 +104,7 @@ class NavilaForCausalLM(ConversationalModel):
             image_features: (N, T, D) from `encode_images`, instead of `pixel_values`.
             image_index: (K,) long, the image that the k-th image token shows, so that a frame that occurs many times
                 in a batch is encoded once. Without it there must be exactly one image for each token.
+            branch_ids: (B, L), for rows of several samples with one beginning (`navila.model.splice.branch_attention`).
             supervised_logits_only: compute logits only at positions where some row has a label; `logits` then has
                 those positions only. For training, where nothing else is used.
             num_items_in_batch: in `kwargs`, as the Trainer gives it: the loss is then the sum divided by it.
@@ -119,6 +121,7 @@ class NavilaForCausalLM(ConversationalModel):
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 labels=labels,
+                branch_ids=branch_ids,
             )
             input_ids, inputs_embeds, labels = None, batch.inputs_embeds, batch.labels
             packed = position_ids is not None
@@ -126,6 +129,8 @@ class NavilaForCausalLM(ConversationalModel):
             # Without a mask, attention stays on its causal fast path, and transformers reads packing from positions.
             attention_mask = batch.attention_mask if needs_mask else None
             position_ids = batch.position_ids if needs_mask or packed else None
+            if batch.branches is not None:
+                position_ids, attention_mask = branch_attention(batch.branches)
         if supervised_logits_only and labels is not None:
             shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
             logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
@@ -164,6 +169,7 @@ class NavilaForCausalLM(ConversationalModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        branch_ids: Tensor | None = None,
         padding_side: str | None = None,
     ) -> Spliced:
         """The batch as the language model takes it; arguments as in `forward`.
@@ -188,6 +194,7 @@ class NavilaForCausalLM(ConversationalModel):
             image_index=image_index,
             position_ids=position_ids,
             labels=labels,
+            branches=branch_ids,
             padding_side=padding_side,
         )
 

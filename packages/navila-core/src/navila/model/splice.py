@@ -24,6 +24,8 @@ class Spliced:
     """(B, L') long, 0 at padding."""
     labels: Tensor | None
     """(B, L') long, -100 at images and padding."""
+    branches: Tensor | None
+    """(B, L') long, -1 at padding; see `branch_attention`."""
 
 
 def splice(
@@ -35,13 +37,14 @@ def splice(
     image_index: Tensor | None = None,
     position_ids: Tensor | None = None,
     labels: Tensor | None = None,
+    branches: Tensor | None = None,
     padding_side: str = "right",
 ) -> Spliced:
     """Expand each -200 of `input_ids` (B, L) into the T rows of its image in `image_features` (N, T, D).
 
     `text_embeds` (B, L, D) are the embeddings of the ids (anything at images). `image_index` (K,) names the feature row
-    of the k-th image token, counted row by row; without it, the k-th token takes the k-th image. `position_ids` and
-    `labels` are in the layout of `input_ids`; position 0 starts a packed sample. Masked positions are dropped wherever
+    of the k-th image token, counted row by row; without it, the k-th token takes the k-th image. `position_ids`,
+    `labels` and `branches` are in the layout of `input_ids`; position 0 starts a packed sample. Masked positions are dropped wherever
     they are, and the rows padded again on `padding_side`.
 
     Raises:
@@ -84,6 +87,10 @@ def splice(
     if labels is not None:
         spliced_labels = labels.new_full((batch, longest), IGNORE_INDEX)
         spliced_labels[real] = torch.where(from_image, IGNORE_INDEX, labels.flatten()[source])
+    spliced_branches = None
+    if branches is not None:
+        spliced_branches = branches.new_full((batch, longest), -1)
+        spliced_branches[real] = branches.flatten()[source]
     positions = (real.long().cumsum(1) - 1).clamp(min=0)
     if position_ids is not None:
         positions = torch.zeros_like(positions)
@@ -93,7 +100,28 @@ def splice(
         attention_mask=real,
         position_ids=positions.masked_fill(~real, 0),
         labels=spliced_labels,
+        branches=spliced_branches,
     )
+
+
+def branch_attention(branches: Tensor) -> tuple[Tensor, Tensor]:
+    """Position ids (B, L) and attention mask (B, 1, L, L) bool of rows whose samples share their beginning.
+
+    `branches` (B, L) is 0 over the shared beginning, 1, 2, … over the rest of each sample, one after the other, and -1
+    at padding on the right. A token sees what is before it in the beginning and in its own branch, and is numbered as
+    if its sample stood alone, so a row gives every sample the logits it would have by itself.
+    """
+    length = branches.shape[1]
+    places = torch.arange(length, device=branches.device)
+    shared = (branches == 0).sum(1, keepdim=True)
+    begins = torch.ones_like(branches, dtype=torch.bool)
+    begins[:, 1:] = branches[:, 1:] != branches[:, :-1]
+    begin = torch.where(begins, places, 0).cummax(1).values
+    position_ids = torch.where(branches > 0, shared + places - begin, places.expand_as(branches))
+    visible = (branches[:, :, None] == branches[:, None, :]) | (branches[:, None, :] == 0)
+    # Padding sees itself and its like only; a row of the mask without any True would give NaN.
+    mask = visible & (places[:, None] >= places[None, :])
+    return position_ids.masked_fill(branches < 0, 0), mask[:, None]
 
 
 def _expanded_positions(position_ids: Tensor, width: Tensor) -> Tensor:
