@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from navila_eval.navigation_metrics import (
     aggregate,
     distances_to_goal,
@@ -87,7 +86,9 @@ def test_warping_distances_equal_fastdtw_and_an_exact_implementation(
 def test_aggregate_equals_the_original_script_and_counts_invalid_values_as_zero_on_request(goldens: Path) -> None:
     golden = json.loads((goldens / "K_metrics" / "aggregate.json").read_text())
     rows = [
-        {name: float(value) for name, value in episode.items()} for chunk in golden["chunks"] for episode in chunk.values()
+        {name: float(value) for name, value in episode.items()}
+        for chunk in golden["chunks"]
+        for episode in chunk.values()
     ]
     assert aggregate(rows) == pytest.approx(golden["stats"], abs=TOLERANCE)
     as_zero = aggregate(rows, invalid="zero")

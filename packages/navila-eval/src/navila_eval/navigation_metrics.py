@@ -1,21 +1,21 @@
 """Measures of one walk and their means over episodes: pure functions of what was recorded.
 
-Definitions are those of habitat-lab 0.1.7 and VLN-CE as NaVILA reported them: Anderson et al., "On Evaluation of Embodied
-Navigation Agents" (SPL); Magalhaes et al., "General Evaluation for Instruction Conditioned Navigation using Dynamic Time
-Warping" (nDTW, SDTW).
+Definitions are those of habitat-lab 0.1.7 and VLN-CE as NaVILA reported them: Anderson et al., "On Evaluation of
+Embodied Navigation Agents" (SPL); Ilharco et al., "General Evaluation for Instruction Conditioned Navigation using
+Dynamic Time Warping" (nDTW, SDTW).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from fastdtw import fastdtw
-from numpy.typing import NDArray
-
+from fastdtw import fastdtw  # pyright: ignore[reportAttributeAccessIssue]
 from navila.simulation import Position
+from numpy.typing import NDArray
 
 #: (T + 1, 3) metres, as tuples or as an array.
 Positions = Sequence[Position] | NDArray[np.floating]
@@ -39,7 +39,7 @@ HEADLINE = {
 
 
 def distances_to_goal(positions: Iterable[Position], geodesic: Callable[[Position], float]) -> list[float]:
-    """Geodesic distance in metres at each position; not asked again while the agent moved less than 0.1 mm (as habitat)."""
+    """Geodesic distance in metres at each position; not asked again while the agent moves under 0.1 mm (as habitat)."""
     distances: list[float] = []
     measured_at: Position | None = None
     for position in positions:
@@ -99,7 +99,7 @@ def path_length(positions: Positions) -> float:
     Each step is measured in the precision of the positions: habitat's are float32, and its published figures so.
     """
     points = np.asarray(positions)
-    return float(sum(float(np.linalg.norm(b - a)) for a, b in zip(points, points[1:], strict=False)))
+    return float(sum(float(np.linalg.norm(b - a)) for a, b in itertools.pairwise(points)))
 
 
 def _spl(success: float, shortest: float, length: float) -> float:
@@ -177,7 +177,7 @@ def aggregate(
 
 
 def headline_values(episodes: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Per-episode values behind each headline figure: an SPL that is not finite counts 0, other such values are left out."""
+    """Per-episode values behind each headline figure; one that is not finite counts 0 in SPL, elsewhere not at all."""
     rows = list(episodes)
     values: dict[str, list[float]] = {}
     for name, measure in HEADLINE.items():

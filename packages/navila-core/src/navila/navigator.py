@@ -1,0 +1,288 @@
+"""From an instruction and camera images to actions: one history, one prompt, one cache for simulator, replay and robot.
+
+A robot or a simulator drives it like this::
+
+    nav = Navigator(model)
+    nav.reset("Walk past the table and stop at the sofa.")
+    image = camera()
+    while True:
+        action = nav.act(image)                       # a decision on what is seen now
+        for number, primitive in enumerate(action.primitives):
+            if number:
+                nav.observe(image)                    # what was seen before each further primitive
+            image = execute(primitive)                # 0 stop, 1 forward 25 cm, 2 left 15 deg, 3 right 15 deg
+        if action.primitives[-1] == STOP:
+            break
+
+or, one primitive at a time, with the same history: ``image = execute(nav.step(image))``.
+
+History is one frame per executed primitive, taken before it. A decision sees history + current frame, sampled to
+`num_frames` by `navila.frames.sample_indices` and padded in front with black. `act` records the current frame after
+deciding, so only the frames before the second and later primitives of an action go through `observe`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from navila.actions import FORWARD, LEGAL_ANSWERS, STOP, Action, parse
+from navila.constants import IGNORE_INDEX
+from navila.conversation import Template
+from navila.errors import ConfigError
+from navila.frames import sample_indices
+from navila.prompts import navigation_prompt, normalise_instruction
+from navila.tokenization import tokenize_supervised, tokenize_with_images
+
+if TYPE_CHECKING:
+    from navila.model import NavilaForCausalLM
+
+#: An RGB image: PIL, or (H, W, 3) uint8.
+ImageLike = Image.Image | NDArray[np.uint8]
+#: Side of the black padding images in pixels, as the original trainer has it.
+PADDING_SIZE = 512
+
+
+@dataclass(eq=False)
+class _Frame:
+    """One observation: the image until it is encoded, its features afterwards."""
+
+    image: Image.Image | None = None
+    features: torch.Tensor | None = None
+    """(T, D)."""
+
+
+class Navigator:
+    """Decides what to do next from an instruction and the frames seen so far."""
+
+    def __init__(
+        self,
+        model: NavilaForCausalLM,
+        num_frames: int | None = None,
+        *,
+        decoding: Literal["free", "grammar"] = "free",
+        normalise: bool = False,
+        on_unparsed: Literal["forward", "stop", "repeat"] = "forward",
+        parse_profile: Literal["lenient", "strict"] = "lenient",
+        max_new_tokens: int = 32,
+    ) -> None:
+        """Bind to a model; call `reset` before the first `act`.
+
+        Args:
+            num_frames: frames a decision sees; what the model was trained with when None.
+            decoding: `free` is greedy over the whole vocabulary, as published; `grammar` is greedy over the ten answers
+                of the training data, so that every answer is an action.
+            normalise: apply the training clean-up to the instruction; the published figures use it raw.
+            on_unparsed: what an answer that names no action becomes: a step forward, a stop, or the last action again.
+            parse_profile: `lenient` reads answers as the original does, `strict` accepts only the action grammar.
+        """
+        frames = model.config.num_video_frames if num_frames is None else num_frames
+        if not isinstance(frames, int) or frames < 1:
+            raise ConfigError(f"num_frames must be at least 1, got {frames!r}: pass Navigator(model, num_frames=8).")
+        if model.template is None:
+            raise ConfigError("The model names no conversation template: load it with navila.load(..., template=NAME).")
+        if decoding not in ("free", "grammar"):
+            raise ConfigError(f"decoding must be 'free' or 'grammar', got {decoding!r}.")
+        if on_unparsed not in ("forward", "stop", "repeat"):
+            raise ConfigError(f"on_unparsed must be 'forward', 'stop' or 'repeat', got {on_unparsed!r}.")
+        self.model = model
+        self.num_frames = frames
+        self.template: Template = model.template
+        self.decoding = decoding
+        self.normalise = normalise
+        self.on_unparsed = on_unparsed
+        self.parse_profile: Literal["lenient", "strict"] = parse_profile
+        self.max_new_tokens = max_new_tokens
+        self._padding = _Frame(Image.new("RGB", (PADDING_SIZE, PADDING_SIZE)))
+        self._prompt_ids: list[int] | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._history: list[_Frame] = []
+        self._pending: deque[int] = deque()
+        self._last: Action | None = None
+        self.n_decisions = 0
+        self.n_unparsed = 0
+
+    def reset(self, instruction: str) -> None:
+        """Start a new task: forget the history, pending primitives and counters, and read the instruction."""
+        self._clear()
+        self.instruction = instruction
+        text = normalise_instruction(instruction) if self.normalise else instruction
+        message = navigation_prompt(text, self.num_frames, tokenizer=self.model.tokenizer)
+        self.prompt = self.template.render([("user", message), ("assistant", None)])
+        self._prompt_ids = tokenize_with_images(self.prompt, self.model.tokenizer)
+        self._grammar = self._legal_answers(message) if self.decoding == "grammar" else None
+
+    @property
+    def history_length(self) -> int:
+        """Frames recorded so far: one per executed primitive."""
+        return len(self._history)
+
+    def act(self, image: ImageLike) -> Action:
+        """Decide on the current image; record it as the frame before the action's first primitive.
+
+        Raises:
+            ConfigError: `reset` was not called, or the image is not RGB.
+        """
+        return act_batch([self], [image])[0]
+
+    def observe(self, image: ImageLike) -> None:
+        """Record the image seen before a primitive that needs no decision: the second and later ones of an action."""
+        self._history.append(_Frame(_as_pil(image)))
+
+    def step(self, image: ImageLike) -> int:
+        """The next primitive for the current image: a pending one of the last action, or the first of a new one."""
+        if self._pending:
+            self.observe(image)
+        else:
+            self._pending.extend(self.act(image).primitives)
+        return self._pending.popleft()
+
+    def _legal_answers(self, message: str) -> list[list[int]]:
+        """Token ids of the ten answers as training supervised them, the end of the turn included."""
+        answers = []
+        for answer in LEGAL_ANSWERS:
+            spans = self.template.spans([("user", message), ("assistant", answer)])
+            _, labels = tokenize_supervised(spans, self.model.tokenizer)
+            answers.append([label for label in labels if label != IGNORE_INDEX])
+        return answers
+
+    def _sampled(self, current: _Frame) -> list[_Frame]:
+        frames = [*self._history, current]
+        return [self._padding if i < 0 else frames[i] for i in sample_indices(len(frames), self.num_frames)]
+
+    def _decide(self, text: str, current: _Frame) -> Action:
+        action = parse(text, self.parse_profile)
+        self.n_decisions += 1
+        if action.status == "unparsed":
+            self.n_unparsed += 1
+            if self.on_unparsed == "repeat" and self._last is not None:
+                action = replace(action, primitives=self._last.primitives)
+            else:
+                action = replace(action, primitives=(STOP if self.on_unparsed == "stop" else FORWARD,))
+        self._last = action
+        self._history.append(current)
+        return action
+
+
+def act_batch(navigators: Sequence[Navigator], images: Sequence[ImageLike]) -> list[Action]:
+    """Decide for several navigators of one model at once: one encoding and one generation for all.
+
+    A frame is encoded the first time a decision samples it, never again. Answers equal those of separate `act` calls up
+    to the model's rounding in batches.
+
+    Raises:
+        ConfigError: the navigators have different models, one was not `reset`, or an image is not RGB.
+    """
+    if len(navigators) != len(images):
+        raise ConfigError(f"act_batch needs one image a navigator, got {len(images)} for {len(navigators)}.")
+    if not navigators:
+        return []
+    model = navigators[0].model
+    prompts: list[list[int]] = []
+    for navigator in navigators:
+        if navigator._prompt_ids is None:
+            raise ConfigError("The navigator has no instruction yet: call reset(instruction) before act.")
+        if navigator.model is not model:
+            raise ConfigError("act_batch needs navigators of one model: group them by model.")
+        prompts.append(navigator._prompt_ids)
+    current = [_Frame(_as_pil(image)) for image in images]
+    _share_padding(navigators)
+    sampled = [frame for navigator, now in zip(navigators, current, strict=True) for frame in navigator._sampled(now)]
+    with torch.inference_mode():
+        features = _encode(model, sampled)
+        texts = _generate(navigators, prompts, features)
+    return [navigator._decide(text, now) for navigator, text, now in zip(navigators, texts, current, strict=True)]
+
+
+def _share_padding(navigators: Sequence[Navigator]) -> None:
+    """Let all navigators hold the same padding frame, an encoded one if there is any."""
+    padding = next((n._padding for n in navigators if n._padding.features is not None), navigators[0]._padding)
+    for navigator in navigators:
+        navigator._padding = padding
+
+
+def _encode(model: NavilaForCausalLM, frames: Sequence[_Frame]) -> torch.Tensor:
+    """Features (N, T, D) of the frames; those seen for the first time are encoded in one batch and lose their image."""
+    new = list({id(frame): frame for frame in frames if frame.features is None}.values())
+    if new:
+        pixels = model.process_images([frame.image for frame in new if frame.image is not None])
+        encoded = model.encode_images(pixels.to(model.device, model.vision_tower.dtype))
+        for frame, features in zip(new, encoded, strict=True):
+            # A copy: a view would keep the whole batch's features alive.
+            frame.features, frame.image = features.clone(), None
+    return torch.stack([_features(frame) for frame in frames])
+
+
+def _features(frame: _Frame) -> torch.Tensor:
+    assert frame.features is not None
+    return frame.features
+
+
+def _generate(navigators: Sequence[Navigator], prompts: Sequence[list[int]], features: torch.Tensor) -> list[str]:
+    """Greedy answers to prompts of different lengths."""
+    model = navigators[0].model
+    longest = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), longest), model.pad_id(), dtype=torch.long)
+    attention_mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[row, longest - len(prompt) :] = True
+    options: dict[str, Any] = {}
+    grammars = [navigator._grammar for navigator in navigators]
+    if any(grammar is not None for grammar in grammars):
+        options["prefix_allowed_tokens_fn"] = _allowed_next(grammars, len(model.tokenizer), model.stop_ids())
+    ids = model.generate(
+        input_ids=input_ids.to(model.device),
+        attention_mask=attention_mask.to(model.device),
+        image_features=features,
+        max_new_tokens=max(navigator.max_new_tokens for navigator in navigators),
+        do_sample=False,
+        **options,
+    )
+    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [_without_stop(text, navigator.template) for text, navigator in zip(texts, navigators, strict=True)]
+
+
+def _allowed_next(
+    grammars: Sequence[Sequence[list[int]] | None], vocabulary: int, stops: list[int]
+) -> Callable[[int, torch.Tensor], list[int]]:
+    """Ids that may follow what a row has said so far; everything for rows without a grammar."""
+
+    def allowed(row: int, said: torch.Tensor) -> list[int]:
+        answers = grammars[row]
+        if answers is None:
+            return list(range(vocabulary))
+        prefix = said.tolist()
+        nexts = {ids[len(prefix)] for ids in answers if len(ids) > len(prefix) and ids[: len(prefix)] == prefix}
+        return sorted(nexts) or stops
+
+    return allowed
+
+
+def _without_stop(text: str, template: Template) -> str:
+    """The answer without white space around it and without a stop string that is no special token."""
+    text = text.strip()
+    for stop in template.stop_strings:
+        text = text.removesuffix(stop).strip()
+    return text
+
+
+def _as_pil(image: ImageLike) -> Image.Image:
+    """A copy as RGB: simulators and cameras may write the next image into the same buffer."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise ConfigError(
+            f"An image must be PIL or a uint8 array (H, W, 3), got {array.dtype} {array.shape}: convert it before act."
+        )
+    return Image.fromarray(array.copy())

@@ -1,0 +1,161 @@
+"""Who walks: the model, the model told something else, a random agent, and the expert."""
+
+from __future__ import annotations
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from navila.actions import FORWARD, LEFT, RIGHT, STOP, Action, answer_for_primitives, parse
+from navila.errors import DataError
+from navila.simulation import Episode, Observation, Simulator
+
+if TYPE_CHECKING:
+    from navila.model import NavilaForCausalLM
+    from navila.navigator import Navigator
+
+StateT = TypeVar("StateT")
+
+
+class Agent(ABC, Generic[StateT]):
+    """Decides for many episodes at once; what it knows of one episode is a state that `begin` makes."""
+
+    name: str
+    needs_images: bool = True
+    """Whether it looks at `Observation.rgb`; without, nothing is rendered for it."""
+
+    def instruction(self, episode: Episode) -> str:
+        """What it is told to do."""
+        return episode.instruction
+
+    @abstractmethod
+    def begin(self, episode: Episode, simulator: Simulator) -> StateT:
+        """State for a new episode that `simulator` has just been reset to."""
+
+    @abstractmethod
+    def act(self, states: Sequence[StateT], observations: Sequence[Observation]) -> list[Action]:
+        """One decision for each of several episodes that wait for one."""
+
+    def observe(self, state: StateT, observation: Observation) -> None:
+        """See what was there before the second or a later primitive of an action."""
+        return None
+
+
+class ModelAgent(Agent["Navigator"]):
+    """The model, told the episode's instruction or another one."""
+
+    def __init__(
+        self,
+        model: NavilaForCausalLM,
+        *,
+        name: str = "model",
+        num_frames: int | None = None,
+        decoding: Literal["free", "grammar"] = "free",
+        instruction: Callable[[Episode], str] | None = None,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._num_frames = num_frames
+        self._decoding: Literal["free", "grammar"] = decoding
+        self._instruction = instruction
+
+    def instruction(self, episode: Episode) -> str:
+        return self._instruction(episode) if self._instruction else episode.instruction
+
+    def begin(self, episode: Episode, simulator: Simulator) -> Navigator:
+        from navila.navigator import Navigator
+
+        navigator = Navigator(self.model, self._num_frames, decoding=self._decoding)
+        navigator.reset(self.instruction(episode))
+        return navigator
+
+    def act(self, states: Sequence[Navigator], observations: Sequence[Observation]) -> list[Action]:
+        from navila.navigator import act_batch
+
+        return act_batch(states, [observation.rgb for observation in observations])
+
+    def observe(self, state: Navigator, observation: Observation) -> None:
+        state.observe(observation.rgb)
+
+
+def wrong_instruction(seed: int = 0) -> Callable[[Episode], str]:
+    """Instructions that name another landmark of the same room, chosen by seed and episode.
+
+    An agent that reads its instruction fails with these; one that does not scores the same as with the right ones.
+    """
+
+    def instruction(episode: Episode) -> str:
+        landmark = episode.info.get("landmark")
+        others = [name for name in episode.info.get("other_landmarks", ()) if name != landmark]
+        if not landmark or not others:
+            raise DataError(
+                f"Episode {episode.episode_id} names no other landmark, so it has no wrong instruction: its info needs "
+                "'landmark' and 'other_landmarks'."
+            )
+        other = random.Random(f"wrong-instruction:{seed}:{episode.episode_id}").choice(others)
+        # "an orange box" -> "a red box": the article goes with the new name.
+        pattern = re.compile(rf"\b(?:(an?)\s+)?{re.escape(landmark)}\b", re.IGNORECASE)
+
+        def named(match: re.Match[str]) -> str:
+            article = ("an" if other[0].lower() in "aeiou" else "a") + " " if match[1] else ""
+            replacement = article + other
+            return replacement[0].upper() + replacement[1:] if match[0][0].isupper() else replacement
+
+        text, count = pattern.subn(named, episode.instruction)
+        if not count:
+            raise DataError(
+                f"Episode {episode.episode_id} does not mention its landmark {landmark!r} in {episode.instruction!r}."
+            )
+        return text
+
+    return instruction
+
+
+class RandomAgent(Agent[random.Random]):
+    """Draws each primitive: stop 2 %, forward 68 %, left and right 15 % each (VLN-CE's random baseline)."""
+
+    name = "random"
+    needs_images = False
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def begin(self, episode: Episode, simulator: Simulator) -> random.Random:
+        return random.Random(f"random-agent:{self.seed}:{episode.episode_id}")
+
+    def act(self, states: Sequence[random.Random], observations: Sequence[Observation]) -> list[Action]:
+        draws = [state.choices((STOP, FORWARD, LEFT, RIGHT), (0.02, 0.68, 0.15, 0.15))[0] for state in states]
+        return [_say(primitive) for primitive in draws]
+
+
+@dataclass(frozen=True)
+class _Follower:
+    simulator: Simulator
+    episode: Episode
+
+
+class ExpertAgent(Agent[_Follower]):
+    """Follows the shortest path to the episode's first goal as the simulator's expert does: the upper bound."""
+
+    name = "expert"
+    needs_images = False
+
+    def __init__(self, goal_radius: Callable[[Episode], float]) -> None:
+        """`goal_radius(episode)`: metres to the goal within which the expert stops."""
+        self._goal_radius = goal_radius
+
+    def begin(self, episode: Episode, simulator: Simulator) -> _Follower:
+        return _Follower(simulator, episode)
+
+    def act(self, states: Sequence[_Follower], observations: Sequence[Observation]) -> list[Action]:
+        return [
+            _say(state.simulator.expert_action(state.episode.goals[0], self._goal_radius(state.episode)))
+            for state in states
+        ]
+
+
+def _say(primitive: int) -> Action:
+    return parse(answer_for_primitives((primitive,)))

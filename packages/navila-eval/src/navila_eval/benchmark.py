@@ -1,0 +1,80 @@
+"""What a benchmark is: a named task that turns a request into results."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from navila.model import NavilaForCausalLM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a benchmark."""
+
+    task: str
+    """Name the results go under."""
+    split: str
+    output_dir: Path
+    """Folder of this run."""
+    model_name: str
+    load_model: Callable[[], NavilaForCausalLM]
+    """Loads the model on first use, so that a finished run costs nothing."""
+    identity: Mapping[str, Any]
+    """What identifies the agent in `run.json`: model path and digest, conversation template, frames."""
+    agent: str = "model"
+    """`model`, `wrong-instruction`, `random` or `expert`."""
+    decoding: Literal["free", "grammar"] = "free"
+    num_frames: int | None = None
+    limit: int | None = None
+    """At most so many samples; the benchmark's own number when None."""
+    data_root: Path | None = None
+    seed: int = 0
+    batch_size: int = 8
+    """Samples, or environments, in one batch."""
+    max_steps: int | None = None
+    """Primitives after which an episode ends; the benchmark's own number when None."""
+    report_episodes: int = 20
+    """Episodes whose pictures are kept for the report."""
+    force: bool = False
+    resume: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What a run came to."""
+
+    path: Path
+    """Folder of the run."""
+    metrics: Mapping[str, float | None]
+    """Headline figures by the names of `BenchmarkSpec.metrics`."""
+    intervals: Mapping[str, Sequence[float] | None]
+    """95 % confidence interval (low, high) of each."""
+    count: int
+    """Samples scored."""
+    failed: int = 0
+    """Samples that broke and were counted as failures."""
+    content: Mapping[str, Any]
+    """All of `results.json`."""
+
+
+class Benchmark(ABC):
+    """A task `navila eval` runs; a plugin names its class as the `target` of a `BenchmarkSpec`."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> Benchmark:
+        """An instance with a handful of small samples that needs no data on disk."""
+
+    @abstractmethod
+    def run(self, request: Request) -> Results:
+        """Do what is asked, resuming what is in `request.output_dir`, and write `results.json` there last.
+
+        Raises:
+            NavilaError: data is missing, or the folder holds another run.
+        """

@@ -1,0 +1,200 @@
+"""`navila eval`: list the installed benchmarks, or score a model on some of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from navila.errors import EXIT_RESUME, ConfigError, NavilaError
+from navila.plugins import default_host
+
+if TYPE_CHECKING:
+    from navila_eval.benchmark import Results
+
+#: Exit code when a task failed or some of its samples did.
+EXIT_FAILED = 1
+
+
+class Interrupted(NavilaError):
+    """Stopped by the user; the same command goes on from there."""
+
+    exit_code = EXIT_RESUME
+
+
+@click.command(name="eval")
+@click.option("-m", "--model", help="Checkpoint folder or hub id.")
+@click.option("-t", "--tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
+@click.option("--list", "list_only", is_flag=True, help="List the installed tasks and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
+@click.option("--split", help="Split of the tasks that name none; a task's default split otherwise.")
+@click.option("--level", type=click.IntRange(min=0), help="Level of procedural episodes: short for --split levelN.")
+@click.option(
+    "--limit",
+    "--episodes",
+    type=click.IntRange(min=1),
+    help="Samples or episodes at most; procedural tasks make so many.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of procedural episodes and of random agents."
+)
+@click.option("-c", "--conv-mode", help="Conversation template; the checkpoint's own by default.")
+@click.option(
+    "--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's own by default."
+)
+@click.option(
+    "--decoding",
+    type=click.Choice(("free", "grammar")),
+    default="free",
+    show_default=True,
+    help="How navigation answers are decoded: over all words, or over the ten legal answers.",
+)
+@click.option(
+    "--agent",
+    type=click.Choice(("model", "wrong-instruction", "random", "expert")),
+    default="model",
+    show_default=True,
+    help="Who acts in navigation; random and expert need no model.",
+)
+@click.option(
+    "--batch-size",
+    "--num-envs",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Samples or environments in one batch.",
+)
+@click.option("--max-steps", type=click.IntRange(min=1), help="Primitives after which an episode ends.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/eval"),
+    show_default=True,
+    help="Results go to OUTPUT_DIR/MODEL/TASK/.",
+)
+@click.option(
+    "-o",
+    "--option",
+    "task_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the tasks, e.g. -o image_size=224 for houses.",
+)
+@click.option("--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder of benchmark data on disk.")
+@click.option("--device", help="Where the model runs, e.g. cuda:0; chosen when not given.")
+@click.option("--dtype", help="Precision of the model, e.g. float32 or bfloat16.")
+@click.option(
+    "--report-episodes",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Episodes whose pictures go into the report.",
+)
+@click.option("--force", is_flag=True, help="Start over whatever is in the output folder.")
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or start it over."
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def evaluate(
+    model: str | None,
+    tasks: str | None,
+    list_only: bool,
+    as_json: bool,
+    split: str | None,
+    level: int | None,
+    **options: Any,
+) -> None:
+    """Score a model on the installed benchmarks; without a model, list them.
+
+    Finished tasks are skipped, unfinished ones resumed. Exit code 0 when all is scored, 1 when a task or an episode
+    failed, 2 for a wrong argument, 75 when interrupted: run the same command again.
+    """
+    if list_only or (model is None and tasks is None):
+        _list(as_json)
+        return
+    if tasks is None:
+        raise ConfigError("Nothing to run: name tasks with -t, e.g. -t houses; `navila eval --list` shows them.")
+    if level is not None:
+        if split is not None:
+            raise ConfigError("--level and --split both choose the split: give one of them.")
+        split = f"level{level}"
+    if model is None and options["agent"] in ("model", "wrong-instruction"):
+        raise ConfigError(f"--agent {options['agent']} needs a checkpoint: give it with -m.")
+    chosen = [_choose(word.strip(), split) for word in tasks.split(",") if word.strip()]
+    if not chosen:
+        raise ConfigError("-t names no task; `navila eval --list` shows them.")
+    from navila_eval.runner import run_tasks
+
+    try:
+        outcomes = run_tasks(chosen, model=model, **options)
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
+    _show(outcomes, as_json)
+    failed = [task for task, outcome in outcomes if isinstance(outcome, Exception) or outcome.failed]
+    if failed:
+        click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _choose(word: str, split: str | None) -> tuple[str, str]:
+    """Task and split of `NAME` or `NAME:SPLIT`; raises when either does not exist."""
+    name, _, own = word.partition(":")
+    spec = default_host().registry("benchmark").spec(name)
+    wanted = own or split or spec.default_split
+    if wanted not in spec.splits:
+        raise ConfigError(f"The task {name} has no split {wanted!r}: use one of {', '.join(spec.splits)}.")
+    return name, wanted
+
+
+def _list(as_json: bool) -> None:
+    from navila.cli.components import facts
+
+    entries = default_host().registry("benchmark").entries
+    if as_json:
+        import json
+
+        click.echo(json.dumps([facts(entry) for entry in entries], indent=2))
+        return
+    if not entries:
+        click.echo("No benchmark is installed: try `pip install navila-bench-vln`.")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "splits", "metrics", "tags", "needs", "from", box=box.SIMPLE_HEAD, pad_edge=False)
+    for entry in entries:
+        spec = entry.spec
+        splits = [spec.default_split, *(name for name in spec.splits if name != spec.default_split)]
+        needs = [*spec.data, *([f"simulator {spec.simulator}"] if spec.simulator else [])]
+        metrics = " ".join(metric.name for metric in spec.metrics)
+        table.add_row(spec.name, " ".join(splits), metrics, " ".join(spec.tags), "\n".join(needs), str(entry.origin))
+    Console().print(table)
+    click.echo(
+        "The first split is the default. Run a task with `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`."
+    )
+
+
+def _show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None:
+    if as_json:
+        from navila_eval.jsonl import dumps
+
+        shown = {
+            task: {"error": str(outcome)} if isinstance(outcome, Exception) else outcome.content
+            for task, outcome in outcomes
+        }
+        click.echo(dumps(shown, indent=2))
+        return
+    from rich.console import Console
+
+    from navila_eval.tables import results_table
+
+    console = Console()
+    for task, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            console.print(f"{task}: failed: {outcome}", markup=False)
+        else:
+            console.print(results_table(task, outcome))
+            console.print(f"{outcome.path / 'results.json'}", markup=False, soft_wrap=True)
+            if (outcome.path / "report.html").exists():
+                console.print(f"{outcome.path / 'report.html'}", markup=False, soft_wrap=True)

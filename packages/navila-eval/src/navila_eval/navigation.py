@@ -1,0 +1,262 @@
+"""Closed-loop navigation: episodes walked by an agent in a simulator, scored, recorded and resumable."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from navila.errors import ConfigError
+from navila.simulation import Embodiment, Episode, Simulator
+
+from navila_eval.agents import Agent, ExpertAgent, ModelAgent, RandomAgent, wrong_instruction
+from navila_eval.benchmark import Benchmark, Request, Results
+from navila_eval.closed_loop import run_episodes
+from navila_eval.jsonl import strict
+from navila_eval.manifest import environment, episodes_digest
+from navila_eval.navigation_metrics import SUCCESS_DISTANCE, aggregate, headline_values
+from navila_eval.pictures import PictureKeeper
+from navila_eval.progress import EpisodeProgress
+from navila_eval.run_folder import PICTURES, RECORDS, RunFolder
+from navila_eval.statistics import bootstrap_ci
+from navila_eval.walk import Record, measures, score
+
+#: Agents `navila eval --agent` offers.
+AGENTS = ("model", "wrong-instruction", "random", "expert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavigationTask:
+    """Episodes to walk and the rules they are scored by."""
+
+    name: str
+    split: str
+    episodes: tuple[Episode, ...]
+    embodiment: Embodiment
+    max_steps: int = 500
+    success_distance: Callable[[Episode], float] = lambda episode: SUCCESS_DISTANCE
+    """Metres to the goal under which a stop succeeds; also d_th of oracle success and nDTW."""
+
+
+class NavigationBenchmark(Benchmark):
+    """A benchmark of episodes in a simulator; a concrete one offers the two."""
+
+    max_steps: int = 500
+
+    @abstractmethod
+    def episodes(self, split: str, *, seed: int, limit: int | None, data_root: Path | None) -> Sequence[Episode]:
+        """Episodes of a split in a fixed order; the same arguments give the same ones."""
+
+    @abstractmethod
+    def simulator(self) -> Simulator:
+        """One more simulator, independent of those made before."""
+
+    def success_distance(self, episode: Episode) -> float:
+        """Metres to the goal under which a stop succeeds."""
+        return SUCCESS_DISTANCE
+
+    def task(
+        self,
+        name: str,
+        split: str,
+        simulator: Simulator,
+        *,
+        seed: int = 0,
+        limit: int | None = None,
+        data_root: Path | None = None,
+        max_steps: int | None = None,
+    ) -> NavigationTask:
+        """The task of one split, in the simulators that `simulator` is one of."""
+        episodes = tuple(self.episodes(split, seed=seed, limit=limit, data_root=data_root))
+        return NavigationTask(
+            name=name,
+            split=split,
+            episodes=episodes if limit is None else episodes[:limit],
+            embodiment=simulator.embodiment,
+            max_steps=max_steps or self.max_steps,
+            success_distance=self.success_distance,
+        )
+
+    def run(self, request: Request) -> Results:
+        from navila_eval.navigation_report import ReportSection, write_report
+
+        simulators = [self.simulator()]
+        try:
+            task = self.task(
+                request.task,
+                request.split,
+                simulators[0],
+                seed=request.seed,
+                limit=request.limit,
+                data_root=request.data_root,
+                max_steps=request.max_steps,
+            )
+            simulators += [self.simulator() for _ in range(min(request.batch_size, len(task.episodes)) - 1)]
+            results = evaluate_agent(
+                task,
+                lambda: make_agent(request, self.success_distance),
+                simulators,
+                request.output_dir,
+                identity={**request.identity, "seed": request.seed},
+                report_episodes=request.report_episodes,
+                force=request.force,
+                resume=request.resume,
+                quiet=request.quiet,
+            )
+        finally:
+            for simulator in simulators:
+                simulator.close()
+        write_report(
+            request.output_dir / "report.html",
+            [ReportSection(title=f"{request.task} {request.split}", runs={request.agent: request.output_dir})],
+            title=f"{request.model_name} on {request.task} {request.split}",
+        )
+        return results
+
+
+def make_agent(request: Request, success_distance: Callable[[Episode], float]) -> Agent[Any]:
+    """The agent a request names.
+
+    Raises:
+        ConfigError: there is no such agent.
+    """
+    if request.agent == "random":
+        return RandomAgent(request.seed)
+    if request.agent == "expert":
+        return ExpertAgent(success_distance)
+    if request.agent not in AGENTS:
+        raise ConfigError(f"There is no agent {request.agent!r}: use one of {', '.join(AGENTS)}.")
+    return ModelAgent(
+        request.load_model(),
+        name=request.agent,
+        num_frames=request.num_frames,
+        decoding=request.decoding,
+        instruction=wrong_instruction(request.seed) if request.agent == "wrong-instruction" else None,
+    )
+
+
+def evaluate_agent(
+    task: NavigationTask,
+    agent: Callable[[], Agent[Any]],
+    simulators: Sequence[Simulator],
+    output_dir: Path,
+    *,
+    identity: Mapping[str, Any],
+    report_episodes: int = 20,
+    force: bool = False,
+    resume: bool = True,
+    quiet: bool = False,
+) -> Results:
+    """Walk a task's episodes with one agent, going on where an earlier call was stopped, and score them.
+
+    Args:
+        agent: makes the agent; called only when there is something left to walk.
+        simulators: as many environments are stepped against one batch of decisions; reused by later calls.
+        output_dir: gets `run.json`, `episodes.jsonl`, `pictures/`, `aggregate.json` and, last, `results.json`.
+        identity: what else decides the result: the model, its prompt, the seed.
+        report_episodes: first episodes whose pictures are kept.
+        force: start over whatever is there.
+        resume: without, unfinished records are thrown away.
+
+    Raises:
+        ConfigError: there are no episodes, or the folder holds another run.
+    """
+    if not task.episodes:
+        raise ConfigError(f"The task {task.name} {task.split} has no episodes: ask for at least one.")
+    ids = [episode.episode_id for episode in task.episodes]
+    repeated = [episode_id for episode_id, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"The task {task.name} {task.split} has episode {repeated[0]!r} twice: ids must be unique.")
+    run = {
+        "task": task.name,
+        "split": task.split,
+        "episodes": len(ids),
+        "episodes_sha256": episodes_digest(task.episodes),
+        "embodiment": asdict(task.embodiment),
+        "max_steps": task.max_steps,
+        **identity,
+    }
+    folder = RunFolder(output_dir)
+    cut = folder.open(run, force=force, resume=resume)
+    records = {episode_id: record for episode_id, record in folder.records().items() if episode_id in set(ids)}
+    done = {episode_id for episode_id, record in records.items() if record["outcome"] != "failed"}
+    finished = folder.results()
+    if finished is not None and len(done) == len(ids):
+        return _results(output_dir, finished)
+    todo = [episode for episode in task.episodes if episode.episode_id not in done]
+    with EpisodeProgress(f"{task.name} {task.split}", total=len(ids), quiet=quiet) as progress:
+        progress.start(list(records[episode_id] for episode_id in done), cut=cut, path=output_dir / RECORDS)
+        if todo:
+            walker = agent()
+            with folder.writer() as writer:
+
+                def finish(record: Record) -> None:
+                    writer.append(record)
+                    progress.advance(record)
+
+                run_episodes(
+                    walker,
+                    todo,
+                    simulators,
+                    max_steps=task.max_steps,
+                    success_distance=task.success_distance,
+                    on_finish=finish,
+                    keeper=PictureKeeper(output_dir / PICTURES, ids[:report_episodes], frames=walker.needs_images),
+                )
+    # From the file, not from memory: an interrupted run and an uninterrupted one then go through the same numbers.
+    records = folder.records()
+    content, table = summarise([records[episode_id] for episode_id in ids], run)
+    folder.finish(content, table)
+    return _results(output_dir, strict(content))
+
+
+def summarise(records: Sequence[Record], run: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`results.json` and `aggregate.json` of recorded walks; a pure function but for the manifest."""
+    rows = [measures(record) for record in records]
+    values = headline_values(rows)
+    decisions = [decision for record in records for decision in record["decisions"]]
+    failed = [record for record in records if record["outcome"] == "failed"]
+    content = {
+        "format": 1,
+        "task": run["task"],
+        "split": run["split"],
+        "results": {run["task"]: {name: _mean(column) for name, column in values.items()}},
+        "confidence_95": {name: bootstrap_ci(column) for name, column in values.items()},
+        "episodes": len(records),
+        "counters": {
+            "stopped": sum(record["outcome"] == "stopped" for record in records),
+            "timed_out": sum(record["outcome"] == "time-out" for record in records),
+            "failed": len(failed),
+            "without_finite_distance": len(records) - len(values["ne"]),
+            "decisions": len(decisions),
+            "unparsed": sum(decision["status"] == "unparsed" for decision in decisions),
+            "answer_status": dict(sorted(Counter(decision["status"] for decision in decisions).items())),
+        },
+        "failed_episodes": [{"episode_id": r["episode_id"], "error": r["error"]} for r in failed],
+        "run": dict(run),
+        "manifest": environment(),
+    }
+    return content, {"navila": aggregate(rows), "navid": aggregate(rows, invalid="zero")}
+
+
+def rescore(records: Sequence[Record]) -> list[dict[str, float]]:
+    """Measures computed afresh from recorded poses, without model or simulator."""
+    return [score(record) for record in records]
+
+
+def _mean(column: Sequence[float]) -> float | None:
+    return sum(column) / len(column) if column else None
+
+
+def _results(path: Path, content: Mapping[str, Any]) -> Results:
+    return Results(
+        path=path,
+        metrics=content["results"][content["task"]],
+        intervals=content["confidence_95"],
+        count=content["episodes"],
+        failed=content["counters"]["failed"],
+        content=content,
+    )

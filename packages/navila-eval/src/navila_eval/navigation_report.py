@@ -1,0 +1,263 @@
+"""One self-contained HTML page about walks: tables, maps with the paths taken, and what the agent saw and did."""
+
+from __future__ import annotations
+
+import html
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from navila.actions import FORWARD, LEFT, RIGHT
+
+from navila_eval.pictures import kept_frame, kept_map
+from navila_eval.report_map import agent_colour, draw_map, image_uri, map_point
+from navila_eval.run_folder import PICTURES, RunFolder
+from navila_eval.walk import Record, measures
+
+#: Bytes of pictures a page holds at most, before base64 makes them a third larger.
+PICTURE_BUDGET = 5_000_000
+#: First-person images shown of one walk at most.
+MAX_FRAMES = 24
+
+_COLUMNS = (
+    ("sr", "SR", "success rate: stopped within the success distance", "{:.2f}"),
+    ("spl", "SPL", "success weighted by path length", "{:.2f}"),
+    ("os", "OS", "oracle success: was within the success distance at any time", "{:.2f}"),
+    ("ne", "NE", "navigation error: geodesic metres to the goal at the end", "{:.2f} m"),
+    ("ndtw", "nDTW", "agreement with the expert's path, by dynamic time warping", "{:.2f}"),
+    ("sdtw", "SDTW", "nDTW of successful episodes, 0 for others", "{:.2f}"),
+    ("pl", "PL", "path length in metres", "{:.1f} m"),
+    ("steps", "Steps", "primitives executed, the stop included", "{:.1f}"),
+    ("collisions", "Collisions", "primitives that ran into something", "{:.1f}"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSection:
+    """Runs of several agents over the same episodes."""
+
+    title: str
+    runs: Mapping[str, Path]
+    """Folder of each agent's run, by the agent's name; the first one's outcome is what the page filters by."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    agent: str
+    folder: Path
+    results: dict[str, Any]
+    records: dict[str, Record]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A first-person image and the decision made on it."""
+
+    jpeg: bytes
+    decision: Mapping[str, Any]
+    x: float
+    y: float
+
+
+def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -> None:
+    """Write the page; everything it shows is in it."""
+    loaded = [(section, [_load(agent, folder) for agent, folder in section.runs.items()]) for section in sections]
+    frames_each = _frames_that_fit([run for _, runs in loaded for run in runs])
+    body = "\n".join(_section(number, section, runs, frames_each) for number, (section, runs) in enumerate(loaded))
+    first = next((run for _, runs in loaded for run in runs), None)
+    page = string.Template(_template("report.html")).substitute(
+        title=html.escape(title),
+        style=_template("report.css"),
+        script=_template("report.js"),
+        filters=_filters([section for section, _ in loaded]),
+        body=body,
+        manifest=_manifest(first.results["manifest"]) if first else "",
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def _load(agent: str, path: Path) -> _Run:
+    folder = RunFolder(path)
+    results = folder.results()
+    if results is None:
+        raise FileNotFoundError(f"{path} has no results.json")
+    return _Run(agent, path, results, folder.records())
+
+
+def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_each: int) -> str:
+    cards = [
+        _card(number, index, episode_id, [run for run in runs if episode_id in run.records], frames_each)
+        for index, episode_id in enumerate(runs[0].records if runs else (), 1)
+    ]
+    return (
+        f'<section data-section="{number}"><h2>{html.escape(section.title)}</h2>'
+        f"{_table(runs)}<div class='cards'>{''.join(cards)}</div></section>"
+    )
+
+
+def _table(runs: Sequence[_Run]) -> str:
+    head = "".join(f'<th title="{html.escape(meaning)}">{label}</th>' for _, label, meaning, _ in _COLUMNS)
+    return (
+        f'<div class="scroll"><table><thead><tr><th>agent</th><th>episodes</th>{head}</tr></thead>'
+        f"<tbody>{''.join(map(_row, runs))}</tbody></table></div>"
+        '<p class="note">Means over episodes; in small print, 95 % bootstrap intervals.</p>'
+    )
+
+
+def _row(run: _Run) -> str:
+    metrics = run.results["results"][run.results["task"]]
+    cells = []
+    for name, _, _, pattern in _COLUMNS:
+        value, interval = metrics.get(name), run.results["confidence_95"].get(name)
+        shown = "n/a" if value is None else pattern.format(value)
+        low_high = "" if not interval else "{:.2f} to {:.2f}".format(*interval)
+        bar = _bar(value, interval, run.agent) if name == "sr" and value is not None else ""
+        cells.append(f"<td>{shown}<small>{low_high}</small>{bar}</td>")
+    counters = run.results["counters"]
+    notes = [
+        f"{counters[key]} {label}"
+        for key, label in (("timed_out", "timed out"), ("failed", "failed"), ("unparsed", "answers not understood"))
+        if counters[key]
+    ]
+    return (
+        f'<tr><th><i class="dot" style="background:{agent_colour(run.agent)}"></i>{_agent_label(run.agent)}</th>'
+        f"<td>{run.results['episodes']}<small>{', '.join(notes)}</small></td>{''.join(cells)}</tr>"
+    )
+
+
+def _bar(value: float, interval: Sequence[float] | None, agent: str) -> str:
+    """A success rate as a bar from 0 to 1 with its interval as a whisker."""
+    low, high = interval or (value, value)
+    return (
+        '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none"><rect class="rail" width="100" height="8"/>'
+        f'<rect width="{100 * value:.1f}" height="8" fill="{agent_colour(agent)}"/>'
+        f'<rect class="whisker" x="{100 * low:.1f}" y="3" width="{max(0.5, 100 * (high - low)):.1f}" height="2"/></svg>'
+    )
+
+
+def _card(section: int, index: int, episode_id: str, runs: Sequence[_Run], frames_each: int) -> str:
+    lead = runs[0].records[episode_id]
+    success = measures(lead)["success"] > 0
+    kept = next((found for run in runs if (found := kept_map(run.folder / PICTURES, episode_id))), None)
+    facts = kept[1] if kept else None
+    walks = []
+    for run in runs:
+        record = run.records[episode_id]
+        frames = _frames(run, record, facts, frames_each)
+        walks.append(_walk(run, record, frames))
+    picture = draw_map(kept, {run.agent: run.records[episode_id] for run in runs}) if kept else ""
+    length = "" if not lead["distances"] else f" · shortest path {lead['distances'][0] or 0:.1f} m"
+    return (
+        f'<article class="{"success" if success else "failure"}" data-section="{section}">'
+        f'<header><span class="badge">{"success" if success else "failure"}</span>'
+        f"<h3>{html.escape(lead['episode_instruction'])}</h3>"
+        f"<small>{index}. {html.escape(episode_id)} · {html.escape(lead['scene_id'])}{length}</small></header>"
+        f'<div class="body">{picture}<div class="walks">{"".join(walks)}</div></div></article>'
+    )
+
+
+def _walk(run: _Run, record: Record, frames: Sequence[_Frame]) -> str:
+    metrics = measures(record)
+    told = ""
+    if record["instruction"] != record["episode_instruction"]:
+        told = f'<p class="told">told: <q>{html.escape(record["instruction"])}</q></p>'
+    if record["outcome"] == "failed":
+        story = f"the simulator failed: {html.escape(record['error'] or '')}"
+    else:
+        deed = "stopped" if record["outcome"] == "stopped" else "ran out of steps"
+        story = f"{deed} {metrics['distance_to_goal']:.2f} m from the goal after {metrics['steps_taken']:.0f} steps"
+    mark = '<span class="good">✓</span>' if metrics["success"] else '<span class="bad">✗</span>'
+    strip = f'<div class="strip" tabindex="0">{"".join(map(_figure, frames))}</div>' if frames else ""
+    return (
+        f'<div class="walk"><p class="story"><i class="dot" style="background:{agent_colour(run.agent)}"></i>'
+        f"<b>{_agent_label(run.agent)}</b> {mark} {story}</p>"
+        f"{told}{strip}</div>"
+    )
+
+
+def _figure(frame: _Frame) -> str:
+    decision = frame.decision
+    unparsed = " unparsed" if decision["status"] == "unparsed" else ""
+    title = html.escape(f"step {decision['step']}: “{decision['text']}” ({decision['status']})")
+    return (
+        f'<figure class="frame{unparsed}" data-x="{frame.x:.1f}" data-y="{frame.y:.1f}" title="{title}">'
+        f'<img src="{image_uri(frame.jpeg)}" alt="{title}" loading="lazy">'
+        f"<span>{decision['step']}</span><figcaption>{_action_label(decision['primitives'])}</figcaption></figure>"
+    )
+
+
+def _action_label(primitives: Sequence[int]) -> str:
+    kind, count = (primitives[0] if primitives else 0), len(primitives)
+    labels = {FORWARD: f"↑ {25 * count} cm", LEFT: f"↶ {15 * count}°", RIGHT: f"↷ {15 * count}°"}
+    return labels.get(kind, "■ stop")
+
+
+def _frames(run: _Run, record: Record, facts: Mapping[str, Any] | None, limit: int) -> list[_Frame]:
+    frames = []
+    for decision in _spread(record["decisions"], limit):
+        jpeg = kept_frame(run.folder / PICTURES, record["episode_id"], decision["step"])
+        if jpeg is not None:
+            x, y = map_point(facts, record["positions"][decision["step"]]) if facts else (0.0, 0.0)
+            frames.append(_Frame(jpeg, decision, x, y))
+    return frames
+
+
+def _spread(items: Sequence[Any], limit: int) -> list[Any]:
+    """At most `limit` items, evenly spread, the first and the last among them."""
+    if len(items) <= limit:
+        return list(items)
+    if limit < 2:
+        return list(items[:limit])
+    return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def _frames_that_fit(runs: Sequence[_Run]) -> int:
+    """Images of one walk that can be shown without going over the budget for all."""
+    sizes = {
+        (run.agent, run.folder, episode_id): [path.stat().st_size for path in sorted(_kept(run, episode_id))]
+        for run in runs
+        for episode_id in run.records
+    }
+    for limit in range(MAX_FRAMES, 0, -1):
+        if sum(sum(_spread(column, limit)) for column in sizes.values()) <= PICTURE_BUDGET:
+            return limit
+    return 0
+
+
+def _kept(run: _Run, episode_id: str) -> list[Path]:
+    from navila_eval.pictures import episode_key
+
+    return list((run.folder / PICTURES / episode_key(episode_id)).glob("frame_*.jpg"))
+
+
+def _filters(sections: Sequence[ReportSection]) -> str:
+    buttons = "".join(
+        f'<button data-show="{number}">{html.escape(section.title)}</button>' for number, section in enumerate(sections)
+    )
+    outcome = "".join(f'<button data-outcome="{key}">{key}</button>' for key in ("success", "failure"))
+    sections_group = (
+        f'<div class="group"><button data-show="all" class="on">all tasks</button>{buttons}</div>'
+        if len(sections) > 1
+        else ""
+    )
+    return (
+        f'{sections_group}<div class="group"><button data-outcome="all" class="on">all episodes</button>{outcome}</div>'
+    )
+
+
+def _agent_label(agent: str) -> str:
+    return html.escape(agent.replace("_", " ").replace("-", " "))
+
+
+def _manifest(manifest: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    plugins = ", ".join(f"{name} {version}" for name, version in manifest["plugins"].items())
+    return html.escape(f"{manifest['created']} · {manifest['platform']} · {versions} · {plugins}")
+
+
+def _template(name: str) -> str:
+    return resources.files("navila_eval").joinpath("templates", name).read_text(encoding="utf-8")

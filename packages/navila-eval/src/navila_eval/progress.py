@@ -1,0 +1,58 @@
+"""What a terminal shows while episodes are walked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from navila_eval.walk import Record
+
+
+class EpisodeProgress:
+    """A bar on stderr with the success rate so far; nothing when quiet."""
+
+    def __init__(self, title: str, *, total: int, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet,
+        )
+        self._task = self._progress.add_task(title, total=total, note="")
+        self._done = 0
+        self._successes = 0.0
+
+    def start(self, records: Sequence[Record], *, cut: bool, path: Path) -> None:
+        """Count what an earlier run finished."""
+        if cut:
+            self._console.print(f"The last line of {path} was cut short; its episode is walked again.")
+        if records:
+            self._console.print(f"{len(records)} finished episodes in {path} are kept.")
+        for record in records:
+            self.advance(record)
+
+    def advance(self, record: Record) -> None:
+        self._done += 1
+        self._successes += record["metrics"]["success"]
+        if record["outcome"] == "failed":
+            self._console.print(f"Episode {record['episode_id']} failed: {record['error']}", markup=False)
+        self._progress.update(self._task, advance=1, note=f"SR {self._successes / self._done:.2f}")
+
+    def __enter__(self) -> EpisodeProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

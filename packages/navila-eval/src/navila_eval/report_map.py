@@ -1,0 +1,101 @@
+"""Top-down maps for reports: the floor as an image, paths over it as SVG."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from navila_eval.walk import Record
+
+_COLOURS = {
+    "model": "#2f7bf0",
+    "wrong-instruction": "#f0883e",
+    "random": "#8b93a1",
+    "expert": "#2ea56a",
+}
+
+
+#: Length of a map's longer side in units of its drawing.
+SIDE = 100
+
+
+def agent_colour(agent: str) -> str:
+    """Colour of an agent in tables and on maps."""
+    return _COLOURS.get(agent.replace("_", "-"), "#a560e8")
+
+
+def image_uri(jpeg: bytes) -> str:
+    """The image itself as an address."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def map_point(facts: Mapping[str, Any], position: Sequence[float]) -> tuple[float, float]:
+    """Place (across, down) of a position on the map, whose longer side is `SIDE` long."""
+    x, _, z = position
+    scale = _scale(facts)
+    column = (x - facts["origin"][0]) / facts["resolution"]
+    row = (z - facts["origin"][1]) / facts["resolution"]
+    # A position at the centre of pixel 0 is half a pixel from the map's edge.
+    return (column + 0.5) * scale, (row + 0.5) * scale
+
+
+def draw_map(kept: tuple[bytes, Mapping[str, Any]], walks: Mapping[str, Record]) -> str:
+    """An SVG figure: the floor, the goal with its success radius, the start, the expert's path and those taken."""
+    jpeg, facts = kept
+    lead = next(iter(walks.values()))
+    goals = [map_point(facts, goal) for goal in lead["goals"]]
+    radius = lead["success_distance"] / facts["resolution"] * _scale(facts)
+    x, y = (sum(goal[axis] for goal in goals) / len(goals) for axis in (0, 1))
+    taken = [_taken(agent, facts, walk["positions"]) for agent, walk in walks.items() if agent != "expert"]
+    width, height = facts["width"] * _scale(facts), facts["height"] * _scale(facts)
+    return (
+        f'<figure class="map"><svg viewBox="0 0 {width:.1f} {height:.1f}" role="img"><title>map from above</title>'
+        f'<image href="{image_uri(jpeg)}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none"/>'
+        f'<g class="reach">{"".join(_circle("", goal, radius) for goal in goals)}</g>'
+        f"{_polyline('reference', agent_colour('expert'), facts, lead['gt_locations'])}"
+        f"{''.join(reversed(taken))}"
+        f"{_circle('start', map_point(facts, lead['positions'][0]), 1.6) if lead['positions'] else ''}"
+        f"{_star(x, y, 3.2)}"
+        f"{''.join(_landmark(facts, mark) for mark in facts['landmarks'])}"
+        f"{_circle('here', (-9, -9), 2.4)}</svg></figure>"
+    )
+
+
+def _scale(facts: Mapping[str, Any]) -> float:
+    return SIDE / max(facts["width"], facts["height"])
+
+
+def _landmark(facts: Mapping[str, Any], mark: Mapping[str, Any]) -> str:
+    """An invisible spot that says what stands there when pointed at."""
+    return _circle("landmark", map_point(facts, mark["position"]), 3, title=mark["name"])
+
+
+def _taken(agent: str, facts: Mapping[str, Any], positions: Sequence[Sequence[float]]) -> str:
+    if not positions:
+        return ""
+    colour = agent_colour(agent)
+    end = _circle("end", map_point(facts, positions[-1]), 1.4, fill=colour)
+    return f"<g><title>{html.escape(agent)}</title>{_polyline('taken', colour, facts, positions)}{end}</g>"
+
+
+def _polyline(kind: str, colour: str, facts: Mapping[str, Any], positions: Sequence[Sequence[float]]) -> str:
+    points = " ".join("{:.1f},{:.1f}".format(*map_point(facts, position)) for position in positions)
+    return f'<polyline class="halo" points="{points}"/><polyline class="{kind}" points="{points}" stroke="{colour}"/>'
+
+
+def _circle(kind: str, centre: tuple[float, float], radius: float, *, fill: str = "", title: str = "") -> str:
+    colour = f' fill="{fill}"' if fill else ""
+    inside = f"<title>{html.escape(title)}</title>" if title else ""
+    return (
+        f'<circle class="{kind}" cx="{centre[0]:.1f}" cy="{centre[1]:.1f}" r="{radius:.1f}"{colour}>{inside}</circle>'
+    )
+
+
+def _star(x: float, y: float, size: float) -> str:
+    """A four-pointed star round a point."""
+    inner = 0.38 * size
+    corners = [(0, -size), (inner, -inner), (size, 0), (inner, inner)]
+    corners += [(-dx, -dy) for dx, dy in corners]
+    return '<path class="goal" d="M' + " L".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners) + 'Z"/>'

@@ -1,0 +1,98 @@
+"""The folder of one run: what it is of, its records, and whether it is complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from navila.errors import ConfigError
+
+from navila_eval.jsonl import JsonlWriter, drop_cut_line, dumps, read_json, read_jsonl, write_json
+from navila_eval.walk import Record
+
+#: Names in a run's folder.
+RUN, RECORDS, RESULTS, AGGREGATE, PICTURES = "run.json", "episodes.jsonl", "results.json", "aggregate.json", "pictures"
+
+
+class RunFolder:
+    """`run.json` (what is being run), `episodes.jsonl` (one record a finished episode), `results.json` (complete)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, run: Mapping[str, Any], *, force: bool = False, resume: bool = True) -> bool:
+        """Claim the folder for a run; whether a cut-off last record had to be dropped.
+
+        Args:
+            run: everything that decides the result, as JSON.
+            force: throw away whatever is there.
+            resume: go on with unfinished records of the same run instead of throwing them away.
+
+        Raises:
+            ConfigError: the folder holds another run.
+        """
+        if force or (not resume and not (self.path / RESULTS).exists()):
+            self.clear()
+        run = {"run": dict(run)}
+        if (self.path / RUN).exists():
+            there = read_json(self.path / RUN)
+            differing = _differing(there.get("run", {}), run["run"])
+            if differing:
+                raise ConfigError(
+                    f"{self.path} holds another run ({differing}): use another --output-dir, or --force to replace it."
+                )
+            return drop_cut_line(self.path / RECORDS)
+        if (self.path / RECORDS).exists():
+            raise ConfigError(f"{self.path} has {RECORDS} but no {RUN}: choose another --output-dir, or --force.")
+        write_json(self.path / RUN, run)
+        return False
+
+    def clear(self) -> None:
+        """Remove what a run wrote here, and nothing else."""
+        for name in (RESULTS, AGGREGATE, RECORDS, RUN):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / PICTURES, ignore_errors=True)
+
+    def records(self) -> dict[str, Record]:
+        """Finished episodes by id; a later record of an episode replaces an earlier one."""
+        records, _ = read_jsonl(self.path / RECORDS)
+        return {record["episode_id"]: record for record in records}
+
+    def writer(self) -> JsonlWriter:
+        """Where new records go; results that were there are complete no longer."""
+        (self.path / RESULTS).unlink(missing_ok=True)
+        return JsonlWriter(self.path / RECORDS)
+
+    def results(self) -> dict[str, Any] | None:
+        """The results if the run is complete."""
+        return read_json(self.path / RESULTS) if (self.path / RESULTS).exists() else None
+
+    def finish(self, results: Mapping[str, Any], aggregate: Mapping[str, Any]) -> None:
+        """Write the results: their presence says that the run is complete."""
+        write_json(self.path / AGGREGATE, aggregate)
+        write_json(self.path / RESULTS, results)
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """`seed: 0 there, 1 here` for the first few fields that differ."""
+    plain_here: dict[str, Any] = dict(here)
+    keys = [
+        k for k in (*there, *(k for k in here if k not in there)) if _json(there.get(k)) != _json(plain_here.get(k))
+    ]
+    return "; ".join(f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} here" for key in keys[:3])
+
+
+def _json(value: Any) -> str:
+    return dumps({"": value})
+
+
+def _short(value: Any) -> str:
+    text = dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def in_order(episode_ids: Iterable[str], records: Mapping[str, Record]) -> Sequence[Record]:
+    """Records of the episodes, in the episodes' order."""
+    return [records[episode_id] for episode_id in episode_ids]

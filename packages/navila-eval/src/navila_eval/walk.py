@@ -1,0 +1,144 @@
+"""One agent's way through one episode: what is executed, measured and recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from navila.actions import STOP, Action
+from navila.simulation import Episode, Observation, Position, Rotation, Simulator
+
+from navila_eval.navigation_metrics import distances_to_goal, episode_metrics
+
+Record = dict[str, Any]
+Outcome = Literal["stopped", "time-out", "failed"]
+
+
+@dataclass(eq=False)
+class Walk:
+    """An episode in progress in one simulator."""
+
+    episode: Episode
+    simulator: Simulator
+    instruction: str
+    """What the agent was told, which may differ from the episode's instruction."""
+    max_steps: int
+    success_distance: float
+    positions: list[Position] = field(default_factory=list)
+    rotations: list[Rotation] = field(default_factory=list)
+    primitives: list[int] = field(default_factory=list)
+    collided: list[bool] = field(default_factory=list)
+    decisions: list[Record] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+    error: str | None = None
+
+    def start(self) -> Observation:
+        """Reset the simulator to the episode."""
+        observation = self.simulator.reset(self.episode)
+        self._saw(observation)
+        return observation
+
+    def execute(self, action: Action) -> list[Observation]:
+        """Execute an action and return what was seen after each primitive; ends early at STOP or the step limit."""
+        self.decisions.append(
+            {
+                "step": len(self.primitives),
+                "text": action.text,
+                "primitives": list(action.primitives),
+                "status": action.status,
+            }
+        )
+        seen: list[Observation] = []
+        for primitive in action.primitives:
+            if self.over:
+                break
+            observation = self.simulator.step(primitive)
+            self.primitives.append(primitive)
+            self.collided.append(observation.collided)
+            self._saw(observation)
+            seen.append(observation)
+        return seen
+
+    def _saw(self, observation: Observation) -> None:
+        self.positions.append(_triple(observation.position))
+        self.rotations.append(tuple(map(float, observation.rotation)))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.primitives) and self.primitives[-1] == STOP
+
+    @property
+    def over(self) -> bool:
+        """Whether STOP was executed, the step limit is reached, or the simulator failed."""
+        return self.error is not None or self.stopped or len(self.primitives) >= self.max_steps
+
+    def measure(self) -> None:
+        """Ask the simulator for the distance to the goal along the way."""
+        goals = self.episode.goals
+        self.distances = distances_to_goal(self.positions, lambda position: self.simulator.geodesic(position, goals))
+
+    def record(self) -> Record:
+        """All that is needed to score the walk again without model and simulator."""
+        outcome: Outcome = "failed" if self.error is not None else "stopped" if self.stopped else "time-out"
+        record: Record = {
+            "episode_id": self.episode.episode_id,
+            "scene_id": self.episode.scene_id,
+            "outcome": outcome,
+            "error": self.error,
+            "instruction": self.instruction,
+            "episode_instruction": self.episode.instruction,
+            "goals": self.episode.goals,
+            "success_distance": self.success_distance,
+            "gt_locations": self.episode.gt_locations,
+            "positions": self.positions,
+            "rotations": self.rotations,
+            "distances": self.distances,
+            "primitives": self.primitives,
+            "collided": self.collided,
+            "decisions": self.decisions,
+        }
+        record["metrics"] = score(record)
+        return record
+
+
+def score(record: Mapping[str, Any]) -> dict[str, float]:
+    """The measures of a recorded walk; one the simulator broke off counts as a failure at an unknown distance."""
+    if record["outcome"] == "failed":
+        unknown = ("distance_to_goal", "oracle_navigation_error")
+        known = ("success", "spl", "oracle_success", "oracle_spl", "ndtw", "ndtw_exact", "sdtw", "path_length")
+        counts = ("steps_taken", "collisions")
+        return {**dict.fromkeys(unknown, math.nan), **dict.fromkeys((*known, *counts), 0.0)}
+    return episode_metrics(
+        record["positions"],
+        [finite_or(value, math.inf) for value in record["distances"]],
+        stopped=record["outcome"] == "stopped",
+        gt_locations=record["gt_locations"],
+        success_distance=record["success_distance"],
+        collisions=sum(map(bool, record["collided"])),
+    )
+
+
+def measures(record: Mapping[str, Any]) -> dict[str, float]:
+    """The measures as recorded; null stands for a value that is not finite."""
+    return {name: finite_or(value, math.nan) for name, value in record["metrics"].items()}
+
+
+def finite_or(value: float | None, otherwise: float) -> float:
+    """`value`, or what stands for the null that strict JSON has instead of NaN and infinity."""
+    return otherwise if value is None else float(value)
+
+
+def attempt(walk: Walk, deed: Callable[[], Any]) -> Any:
+    """Run one of the simulator's deeds; what it raises costs this episode, not the run."""
+    try:
+        return deed()
+    except Exception as error:
+        walk.error = f"{type(error).__name__}: {error}"
+        return None
+
+
+def _triple(position: Sequence[float]) -> Position:
+    x, y, z = map(float, position)
+    return x, y, z
