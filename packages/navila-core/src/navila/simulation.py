@@ -118,6 +118,10 @@ class Simulator(ABC):
         """The primitive the shortest-path follower takes from the current pose; 0 once within `goal_radius`."""
 
     @abstractmethod
+    def expert_run(self, goals: Sequence[Position], goal_radius: float, longest: int) -> tuple[int, ...]:
+        """The equal primitives, up to `longest`, that the shortest-path follower would take next; nothing moves."""
+
+    @abstractmethod
     def top_down_map(self) -> TopDownMap:
         """Occupancy of the current floor, for reports."""
 
@@ -176,6 +180,16 @@ class ProceduralSimulator(Simulator):
 
         `episode.info` holds `level`, `landmark` and `other_landmarks` (names of the distractors an instruction could
         have named instead).
+        """
+
+    @abstractmethod
+    def retarget(self, episode: Episode, landmark: str, *, seed: int) -> Episode:
+        """The task of going to another landmark of the same room from the same start.
+
+        Goals, instruction and `info` are the landmark's; there is no reference path.
+
+        Raises:
+            ConfigError: the scene has no such landmark.
         """
 
     @abstractmethod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Position
 
 from navila_sim_mesh import instructions
-from navila_sim_mesh.agent import Pose, bearing_to, follow, run_expert
+from navila_sim_mesh.agent import Pose, advance, bearing_to, follow, run_expert
 from navila_sim_mesh.houses import House, PlacedLandmark
 from navila_sim_mesh.navigation import polyline_length
 from navila_sim_mesh.renderer import Camera
@@ -92,6 +92,45 @@ def expert_primitive(world: World, body: Embodiment, pose: Pose, goals: tuple[Po
     spot = world.place(pose.position)
     floor = world.floors[spot.floor if spot else 0]
     return follow(pose, [(x, z) for x, _, z in path], floor, body)
+
+
+def expert_primitives(
+    world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float, longest: int
+) -> tuple[int, ...]:
+    """The equal primitives, up to `longest`, that the follower would take next."""
+    floor = world.floors[0]
+    run = [expert_primitive(world, body, pose, goals, radius)]
+    while 0 < run[0] and len(run) < longest:
+        pose, _ = advance(pose, run[0], floor, body)
+        if expert_primitive(world, body, pose, goals, radius) != run[0]:
+            break
+        run.append(run[0])
+    return tuple(run)
+
+
+def retarget(world: World, episode: Episode, landmark: str, seed: int) -> Episode:
+    """`episode` with another landmark of its room as the goal.
+
+    Raises:
+        ConfigError: the house has no such landmark.
+    """
+    marks = world.house.landmarks if world.house is not None else ()
+    mark = next((mark for mark in marks if mark.name == landmark), None)
+    if mark is None:
+        raise ConfigError(f"There is no landmark {landmark!r} in {episode.scene_id!r}; sim.landmarks() lists them.")
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x52455441]))
+    templates = instructions.IN_VIEW if episode.info.get("level") == 0 else instructions.SAME_ROOM
+    goals = goal_points(world, mark)
+    names = [other.name for other in marks if other.room == mark.room and other is not mark]
+    return replace(
+        episode,
+        goals=goals,
+        instruction=instructions.pick(rng, templates, target=mark.name),
+        reference_path=(),
+        gt_locations=(),
+        geodesic_distance=world.distance(episode.start_position, goals) if goals else math.inf,
+        info={**episode.info, "landmark": mark.name, "other_landmarks": names},
+    )
 
 
 def _draw(world: World, body: Embodiment, rng: np.random.Generator, level: int) -> _Task | None:

@@ -23,7 +23,7 @@ from navila.simulation import (
 from numpy.typing import NDArray
 
 from navila_sim_mesh.agent import STOP, Pose, advance, bearing_to, yaw_of
-from navila_sim_mesh.house_episodes import expert_primitive, make_episodes
+from navila_sim_mesh.house_episodes import expert_primitive, expert_primitives, make_episodes, retarget
 from navila_sim_mesh.renderer import Camera
 from navila_sim_mesh.world import World, house_seed
 
@@ -120,6 +120,11 @@ class MeshSimulator(ProceduralSimulator):
         goals = tuple(state.episode.goals) if goal in state.episode.goals else (goal,)
         return expert_primitive(self._here(), self.embodiment, state.pose, goals, goal_radius)
 
+    def expert_run(self, goals: Sequence[Position], goal_radius: float, longest: int) -> tuple[int, ...]:
+        return expert_primitives(
+            self._here(), self.embodiment, self._current().pose, tuple(goals), goal_radius, longest
+        )
+
     def top_down_map(self) -> TopDownMap:
         return self._here().top_down_map(self._current().floor)
 
@@ -140,6 +145,9 @@ class MeshSimulator(ProceduralSimulator):
 
     def make_episodes(self, *, level: int, seed: int, count: int) -> tuple[Episode, ...]:
         return make_episodes(self._world, self.embodiment, level=level, seed=seed, count=count)
+
+    def retarget(self, episode: Episode, landmark: str, *, seed: int) -> Episode:
+        return retarget(self._world(episode.scene_id), episode, landmark, seed)
 
     def landmarks(self) -> tuple[Landmark, ...]:
         """Landmarks of the current procedural house; none in scanned scenes."""
