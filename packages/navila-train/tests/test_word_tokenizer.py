@@ -10,8 +10,8 @@ from navila.actions import LEGAL_ANSWERS
 from navila.conversation import get_template
 from navila.errors import ConfigError
 from navila.prompts import navigation_prompt
-from navila.tokenization import tokenize_with_images
-from navila_train.tokenizers import SPECIAL_TOKENS, build_word_tokenizer, navigation_phrases
+from navila.tokenization import stop_token_ids, tokenize_supervised, tokenize_with_images
+from navila_train.tokenizers import SPECIAL_TOKENS, build_word_tokenizer
 from transformers import AutoTokenizer
 
 INSTRUCTION = "Turn left and go to the red sofa next to the blue lamp."
@@ -41,8 +41,8 @@ def test_the_navigation_prompt_is_short(tokenizer):
     assert ids.count(-200) == 8
     instruction = len(plain(tokenizer, INSTRUCTION))
     assert instruction == 13 + 1  # thirteen words and a full stop
-    # two BOS, three headers, system text, prompt pieces, a line break after six of the frames
-    assert len(ids) - 8 - instruction <= 32
+    # two BOS, the head, a line break after six of the frames, three pieces around the last frame and the instruction
+    assert len(ids) - 8 - instruction == 2 + 1 + 6 + 3
     text = "".join("<image>" if i == -200 else tokenizer.decode([i]) for i in ids)
     assert text == "<|begin_of_text|>" + prompt
 
@@ -84,7 +84,25 @@ def test_equal_texts_in_another_order_give_equal_ids():
     assert one.get_vocab() == two.get_vocab()
 
 
-def test_phrases_hold_no_special_token():
-    assert not [p for p in navigation_phrases() if "<|" in p or "<image>" in p]
-    with pytest.raises(ConfigError, match="special tokens"):
-        build_word_tokenizer(TEXTS, ["<|eot_id|>hello"])
+def test_the_token_that_ends_an_answer_stays_whole(tokenizer):
+    """In a dialogue of several turns, each answer is learned with the stop token that ends generation."""
+    template = get_template("llama_3")
+    turns = [
+        ("user", "<image>\nWhere is the red sofa?"),
+        ("assistant", "It is ahead."),
+        ("user", "And?"),
+        ("assistant", "No."),
+    ]
+    ids, labels = tokenize_supervised(template.spans(turns), tokenizer)
+    assert ids == tokenize_with_images(template.render(turns), tokenizer)
+    learned = [label for label in labels if label != -100]
+    assert tokenizer.decode(learned) == "It is ahead.<|eot_id|>No.<|end_of_text|>"
+    assert {learned[-1], learned[learned.index(tokenizer.convert_tokens_to_ids("<|eot_id|>"))]} <= set(
+        stop_token_ids(tokenizer, template)
+    )
+
+
+@pytest.mark.parametrize("phrase", ["", "<|eot_id|>", "<|begin_of_text|>Hello", "see <image>"])
+def test_a_phrase_that_would_break_prompts_is_refused(phrase):
+    with pytest.raises(ConfigError, match="cannot be one token"):
+        build_word_tokenizer(TEXTS, [phrase])

@@ -30,16 +30,19 @@ SPECIAL_TOKENS = (
 
 
 def navigation_phrases(template: str = "llama_3") -> tuple[str, ...]:
-    """Texts that every navigation sample repeats: system message, prompt around frames and instruction, answers."""
-    marker = "\x00"
-    prompt = navigation_prompt(marker, 2)
-    pieces = [piece for chunk in prompt.split("<image>") for piece in chunk.split(marker)]
-    # Three frames show the text between two history frames, which two frames do not have.
-    pieces += [piece for piece in navigation_prompt(marker, 3).split("<image>") if marker not in piece]
-    rendered = get_template(template).render([("user", marker), ("assistant", None)])
-    for token in SPECIAL_TOKENS:
-        rendered = rendered.replace(token, marker)
-    pieces += [piece.strip("\n") for piece in rendered.split(marker)]
+    """Texts that conversations repeat, headers included: around frames and instruction, between turns, the answers.
+
+    The string that ends an answer stays a token of its own, for it is learned and stops the generation.
+    """
+    frame, text = "<image>", "\x00"
+    chat = get_template(template)
+    prompt = chat.render([("user", navigation_prompt(text, 3)), ("assistant", None)])
+    dialogue = chat.render([("user", text), ("assistant", text), ("user", text), ("assistant", None)])
+    pieces = [piece for chunk in prompt.split(frame) for piece in chunk.split(text)]
+    head, to_assistant, to_user, _ = dialogue.split(text)
+    for stop in chat.stop_strings:
+        to_user = to_user.removeprefix(stop)
+    pieces = [piece.removeprefix(SPECIAL_TOKENS[0]) for piece in (*pieces, head, to_assistant, to_user)]
     return tuple(dict.fromkeys(piece for piece in (*pieces, *LEGAL_ANSWERS, "\n\n") if len(piece) > 1))
 
 
@@ -58,15 +61,17 @@ def build_word_tokenizer(
         model_max_length: tokens the model may see, stored with the tokenizer.
 
     Raises:
-        ConfigError: a phrase is empty or contains a special token or `<image>`.
+        ConfigError: a phrase is empty, is or begins with BOS, or contains `<image>`.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     phrases = navigation_phrases() if phrases is None else tuple(dict.fromkeys(phrases))
     for phrase in phrases:
-        if not phrase or any(token in phrase for token in (*SPECIAL_TOKENS, "<image>")):
-            raise ConfigError(f"Phrase {phrase!r} cannot be one token: give a text without special tokens and <image>.")
+        if not phrase or phrase.startswith(SPECIAL_TOKENS[0]) or phrase in SPECIAL_TOKENS or "<image>" in phrase:
+            raise ConfigError(
+                f"Phrase {phrase!r} cannot be one token: leave <image> and a first {SPECIAL_TOKENS[0]} out."
+            )
 
     split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     words = set[str]()
