@@ -7,7 +7,6 @@ from itertools import groupby, product
 from pathlib import Path
 
 import pytest
-
 from navila.actions import (
     FORWARD,
     LEFT,

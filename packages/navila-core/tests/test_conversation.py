@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
 from navila.chat_template import ChatTemplate
 from navila.conversation import (
     ConversationTemplate,

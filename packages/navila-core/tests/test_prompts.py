@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from navila.conversation import get_template
 from navila.errors import ConfigError
 from navila.prompts import navigation_prompt, normalise_instruction, trajectory_prompt

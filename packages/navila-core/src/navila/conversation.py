@@ -32,8 +32,8 @@ class Span:
 
     text: str
     kind: Literal["context", "answer", "stop"] = "context"
-    """`answer` is what the assistant says, `stop` the string that ends it: the model has done its part with the first
-    token of it, so that token alone carries a loss."""
+    """`answer` is what the model is to say behind `generation_prompt`; `stop` the string that ends it, of which the
+    model says the first token only, for generation stops there."""
 
     @property
     def supervised(self) -> bool:
@@ -110,7 +110,7 @@ class ConversationTemplate:
     def generation_prompt(self) -> str:
         """What an open assistant slot adds to the prompt."""
         has_headers = self.style in (Style.SINGLE, Style.TWO, Style.MPT, Style.LLAMA_3)
-        return self._header(assistant=True, text=None) if has_headers else ""
+        return self._header(assistant=True) if has_headers else ""
 
     def render(self, messages: Sequence[Message], *, system: str | None = None) -> str:
         """Render messages to the prompt string.
@@ -171,19 +171,20 @@ class ConversationTemplate:
             return [("user", f"<Image>{IMAGE_TOKEN}</Image>"), ("assistant", "Received."), ("user", text)]
         return [("user", f"{IMAGE_TOKEN}\n{text}")]
 
-    def _header(self, assistant: bool, text: str | None) -> str:
-        """What stands in front of a message; without text, what stands for an open slot."""
+    def _header(self, assistant: bool) -> str:
+        """What stands in front of a message, and alone for an open slot."""
         role = self.assistant if assistant else self.user
-        if self.style in (Style.SINGLE, Style.TWO):
-            return f"{role}: " if text else f"{role}:"
-        return role
+        return f"{role}:" if self.style in (Style.SINGLE, Style.TWO) else role
 
     def _with_headers(self, turns: list[tuple[bool, str | None]]) -> Iterator[Span]:
         yield Span(self.system + self.sep)
         for number, (assistant, text) in enumerate(turns):
-            yield Span(self._header(assistant, text))
+            yield Span(self._header(assistant))
             if not text:
                 continue
+            if self.style in (Style.SINGLE, Style.TWO):
+                # The open slot ends with the colon, so the space is the model's to say.
+                text = f" {text}"
             if self.style is Style.TWO:
                 end = self.sep2 if assistant else self.sep
             elif self.style is Style.LLAMA_3:
@@ -202,9 +203,7 @@ class ConversationTemplate:
             if not text:
                 continue
             if assistant:
-                # Llama 2 puts a space on either side of an answer.
-                yield Span(" " if llama_2 else "")
-                yield from _message(True, f"{text} " if llama_2 else text, self.sep2 or "")
+                yield from _message(True, f" {text} " if llama_2 else text, self.sep2 or "")
                 continue
             if number == 0 and llama_2:
                 text = f"<<SYS>>\n{self.system}\n<</SYS>>\n\n{text}"

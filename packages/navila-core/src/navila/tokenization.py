@@ -113,27 +113,28 @@ def _restore_prefix_space(text: str, tokenizer: Any) -> str:
 def _decoded_ends(text: str, ids: list[int], tokenizer: Any) -> list[int]:
     """Where each token ends, for a tokenizer without offsets: as far as the tokens up to it spell the text.
 
-    White space is left out of the comparison, since tokenizers add and swallow it.
+    Printed characters are compared, and white space is counted behind them, since tokenizers add and swallow it.
     """
     # positions[n]: where the n-th printed character of the text ends.
     positions = [0, *(index + 1 for index, character in enumerate(text) if not character.isspace())]
     printed = "".join(text.split())
-    spelled = [
-        "".join(tokenizer.decode(ids[: count + 1], clean_up_tokenization_spaces=False).split())
-        for count in range(len(ids))
-    ]
-    if spelled and spelled[-1] != printed:
+    decoded = [tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False) for count in range(len(ids) + 1)]
+    if "".join(decoded[-1].split()) != printed:
         raise ConfigError(
             f"The tokenizer {type(tokenizer).__name__} gives no offsets and spells {text[:40]!r} back as "
-            f"{spelled[-1][:40]!r}, so labels cannot be placed; use a fast tokenizer."
+            f"{decoded[-1][:40]!r}, so labels cannot be placed; use a fast tokenizer."
         )
     ends: list[int] = []
-    for prefix in reversed(spelled):
-        if prefix.endswith("\ufffd") and not printed.startswith(prefix):
-            # Only a part of a character's bytes: it ends where the token that completes the character does.
+    for before, after in zip(decoded[-2::-1], decoded[:0:-1], strict=True):
+        spelled = "".join(after.split())
+        if ends and (before == after or not printed.startswith(spelled)):
+            # A part of a character's bytes: it ends where the token that completes the character does.
             ends.append(ends[-1])
-        else:
-            ends.append(positions[len(prefix)])
+            continue
+        end = positions[len(spelled)]
+        space = len(after) - len(after.rstrip())
+        following = positions[len(spelled) + 1] - 1 if len(spelled) < len(printed) else len(text)
+        ends.append(min(end + space, following))
     return ends[::-1]
 
 
