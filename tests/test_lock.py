@@ -61,13 +61,13 @@ COMPLETE = """version = 1
 [[package]]
 name = "a"
 version = "1.0"
-source = { registry = "https://example.invalid/simple" }
+source = { registry = "https://x.invalid/simple" }
 dependencies = [
-    { name = "b", version = "2.0", source = { registry = "https://example.invalid/simple" }, marker = "os_name == 'x'" },
+    { name = "b", version = "2.0", source = { registry = "https://x.invalid/simple" }, marker = "os_name == 'x'" },
 ]
-sdist = { url = "https://example.invalid/a.tar.gz", hash = "sha256:00", size = 1 }
+sdist = { url = "https://x.invalid/a.tar.gz", hash = "sha256:00", size = 1 }
 wheels = [
-    { url = "https://example.invalid/a.whl", hash = "sha256:00", size = 1 },
+    { url = "https://x.invalid/a.whl", hash = "sha256:00", size = 1 },
 ]
 
 [[package]]
@@ -93,8 +93,8 @@ dev = [{ name = "c" }]
 [[package]]
 name = "b"
 version = "2.0"
-source = { registry = "https://example.invalid/simple" }
-wheels = [{ url = "https://example.invalid/b.whl", hash = "sha256:00", size = 1 }]
+source = { registry = "https://x.invalid/simple" }
+wheels = [{ url = "https://x.invalid/b.whl", hash = "sha256:00", size = 1 }]
 """
 
 STRIPPED = """version = 1
