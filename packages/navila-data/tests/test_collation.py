@@ -1,0 +1,185 @@
+"""Batches: each frame once, labels on the answer, black only where the format says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from navila.actions import LEGAL_ANSWERS
+from navila.conversation import get_template
+from navila.errors import DataError
+from navila.images import ImageProcessor, process_images
+from navila_data.collator import Collator
+from navila_data.failures import Failure, FailureLog
+from navila_data.frames import FrameStore, PixelPipeline, read_image
+from navila_data.mixture import Mixture
+from navila_data.processor import EncodedMixture, Processor
+from navila_data.sample import Sample, Turn
+from navila_data.sampler import EpochIndex
+from navila_train.tokenizers import build_word_tokenizer
+from PIL import Image
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One episode of twelve real, different frames."""
+    folder = tmp_path_factory.mktemp("walk")
+    (folder / "train" / "0").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(STEPS):
+        pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "train" / "0" / f"frame_{i}.png")
+    records = [
+        {
+            "video_id": f"0-{i}",
+            "frames": [f"0/frame_{k}.png" for k in range(i + 1)],
+            "q": "Go to the sofa.",
+            "a": LEGAL_ANSWERS[i % 10],
+        }
+        for i in range(STEPS)
+    ]
+    (folder / "annotations.json").write_text(json.dumps(records))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_word_tokenizer(["Go to the sofa."])
+
+
+def processor_of(tokenizer, **options) -> Processor:
+    return Processor(
+        tokenizer=tokenizer, template=get_template("llama_3"), tokens_per_image=4, max_length=512, **options
+    )
+
+
+def collator_of(tokenizer, store: FrameStore | None = None, total: int = STEPS, policy="raise") -> Collator:
+    pixels = PixelPipeline(ImageProcessor.square(32))
+    return Collator(
+        frames=store or FrameStore(pixels.resize),
+        normalise=pixels.normalise,
+        pad_token_id=tokenizer.pad_token_id,
+        failures=FailureLog(policy, total=total, bound=0.5),
+    )
+
+
+def test_a_frame_that_many_samples_show_is_encoded_once(walk: Path, tokenizer):
+    data = EncodedMixture(Mixture.open(f"vln:{walk}"), processor_of(tokenizer))
+    items = [data[EpochIndex(0, i)] for i in range(STEPS)]
+    batch = collator_of(tokenizer)(items)
+    assert len(batch["image_index"]) == int((batch["input_ids"] == -200).sum()) == 8 * STEPS
+    assert len(batch["pixel_values"]) == STEPS + 1  # twelve frames and black
+    shown = batch["pixel_values"][batch["image_index"]].reshape(STEPS, 8, 3, 32, 32)
+    processor = ImageProcessor.square(32)
+    for item, images in zip(items, shown, strict=True):
+        pictures = [Image.new("RGB", (448, 448)) if path is None else Image.open(path) for path in item.media]
+        assert torch.equal(images, torch.from_numpy(process_images(pictures, processor)))
+
+
+def test_rows_are_padded_and_only_answers_are_learned(walk: Path, tokenizer):
+    data = EncodedMixture(Mixture.open(f"vln:{walk}"), processor_of(tokenizer))
+    text = Sample(turns=(Turn("user", "Hi"), Turn("assistant", "Go")), source="x", record="0")
+    long = data[EpochIndex(0, 3)]
+    batch = collator_of(tokenizer)([long, processor_of(tokenizer).encode(text)])
+    assert batch["attention_mask"].sum(1).tolist()[0] == len(long.input_ids)
+    for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        assert (labels[mask == 0] == -100).all()
+        assert (ids[mask == 0] == tokenizer.pad_token_id).all()
+        assert ((labels == -100) | (labels == ids)).all()
+    learned = [tokenizer.decode(row[row != -100]) for row in batch["labels"]]
+    assert learned == [f"{LEGAL_ANSWERS[3]}<|end_of_text|>", "Go<|end_of_text|>"]
+
+
+def test_a_batch_without_images_has_no_pixels(tokenizer):
+    sample = Sample(turns=(Turn("user", "Hi"), Turn("assistant", "Go")), source="x", record="0")
+    assert "pixel_values" not in collator_of(tokenizer)([processor_of(tokenizer).encode(sample)])
+
+
+@pytest.mark.parametrize(("aspect", "size"), [("resize", (50, 40)), ("pad", (50, 40)), ("resize", (32, 32))])
+def test_pixels_equal_the_models_own_preprocessing(aspect: str, size: tuple[int, int]):
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    processor = ImageProcessor.square(32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    pipeline = PixelPipeline(processor, aspect)
+    expected = torch.from_numpy(process_images([image], processor, aspect))
+    assert torch.equal(pipeline.normalise(pipeline.resize(image)[None]), expected)
+
+
+def test_the_frame_store_keeps_its_bound(walk: Path):
+    pixels = PixelPipeline(ImageProcessor.square(32))
+    decoded: list[Image.Image] = []
+
+    def resize(image: Image.Image):
+        decoded.append(image)
+        return pixels.resize(image)
+
+    store = FrameStore(resize, max_bytes=3 * 32 * 32 * 3)
+    paths = sorted((walk / "train" / "0").iterdir())[:4]
+    decoded.clear()
+    for path in (*paths[:3], *paths[:3]):
+        store.get(path)
+    assert len(decoded) == 3
+    store.get(paths[3])
+    store.get(paths[0])
+    assert len(decoded) == 5, "the oldest frame made room for the fourth"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_unreadable_images_are_named(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "a.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.jpg"):
+        read_image(path)
+
+
+def test_a_truncated_jpeg_is_an_error_and_not_half_grey(tmp_path: Path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match=r"a\.jpg cannot be decoded"):
+        read_image(path)
+
+
+def test_history_is_dropped_at_random_and_reproducibly(walk: Path, tokenizer):
+    mixture = Mixture.open(f"vln:{walk}")
+
+    def lost(seed: int, epoch: int) -> list[bool]:
+        data = EncodedMixture(mixture, processor_of(tokenizer, history_dropout=0.5, seed=seed))
+        media = [data[EpochIndex(epoch, i)].media for i in range(1, STEPS)]
+        assert all(paths[-1] is not None for paths in media), "the current frame stays"
+        assert {sum(path is not None for path in paths[:-1]) for paths in media} - set(range(1, 8)) <= {0}
+        return [not any(paths[:-1]) for paths in media]
+
+    first = lost(0, 0)
+    assert 0 < sum(first) < len(first)
+    assert lost(0, 0) == first
+    assert first not in (lost(0, 1), lost(1, 0))
+
+
+def test_what_is_too_long_is_refused_and_never_cut(walk: Path, tokenizer):
+    data = EncodedMixture(Mixture.open(f"vln:{walk}"), processor_of(tokenizer))
+    data.processor.max_length = 20
+    failure = data[EpochIndex(0, 5)]
+    assert isinstance(failure, Failure)
+    assert "the model at most 20" in failure.reason
+
+
+def test_more_broken_samples_than_the_bound_stop_the_run():
+    log = FailureLog("skip", total=1000, bound=0.01)
+    for i in range(10):
+        log.note(Failure(f"sample {i}", f"Image {i}.jpg does not exist."))
+        log.note(Failure(f"sample {i}", f"Image {i}.jpg does not exist."))
+    with pytest.raises(DataError, match=r"11 of 1000 samples are broken, more than 1%.*0\.jpg"):
+        log.note(Failure("sample 10", "Image 10.jpg does not exist."))
+
+
+def test_a_batch_of_nothing_but_broken_samples_learns_nothing(tokenizer):
+    batch = collator_of(tokenizer, policy="skip")([Failure("sample 0", "broken")])
+    assert (batch["labels"] == -100).all()
+    assert batch["input_ids"].shape == (1, 1)
