@@ -53,9 +53,9 @@ class Template(Protocol):
     @property
     def generation_prompt(self) -> str: ...
 
-    def render(self, messages: Sequence[Message]) -> str: ...
+    def render(self, messages: Sequence[Message], *, system: str | None = None) -> str: ...
 
-    def spans(self, messages: Sequence[Message]) -> list[Span]: ...
+    def spans(self, messages: Sequence[Message], *, system: str | None = None) -> list[Span]: ...
 
 
 class Style(Enum):
@@ -88,7 +88,7 @@ class ConversationTemplate:
     sep2: str | None = None
     aliases: tuple[str, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
-    """Messages in front of every conversation."""
+    """Messages in front of every conversation; NaVILA's training left them out (`dataclasses.replace`)."""
     image_tags: bool = False
     """Whether images stand in `<Image>…</Image>` tags."""
 
@@ -236,12 +236,10 @@ def caption_spans(messages: Sequence[Message]) -> list[Span]:
     Raises:
         DataError: it is not one user message with `<image>` and one assistant message.
     """
-    if (
-        len(messages) != 2
-        or not isinstance(question := messages[0][1], str)
-        or not isinstance(caption := messages[1][1], str)
-    ):
+    texts = [text for _, text in messages if isinstance(text, str)]
+    if len(messages) != 2 or len(texts) != 2:
         raise DataError("A caption sample is one user message and one assistant message; use another template.")
+    question, caption = texts
     if IMAGE_TOKEN not in question:
         raise DataError(f"The user message of a caption sample lacks {IMAGE_TOKEN}; add it.")
     return [Span(IMAGE_TOKEN), Span(f"{caption}\n", "answer")]

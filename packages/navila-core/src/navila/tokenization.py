@@ -85,7 +85,7 @@ def _encode(text: str, tokenizer: Any, *, with_ends: bool) -> tuple[list[int], l
     if not with_ends:
         ids: list[int] = tokenizer(padded).input_ids
         return ids, [0] * len(ids)
-    if tokenizer.is_fast:
+    if getattr(tokenizer, "is_fast", False):
         encoding = tokenizer(padded, return_offsets_mapping=True)
         shift = len(padded) - len(text)
         # A token for the space put in front counts with the first character.
@@ -168,7 +168,8 @@ def escape_user_text(text: str, tokenizer: Any = None) -> str:
     """
     pattern = _CONTROL_TOKENS
     if tokenizer is not None:
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        special = {token.content for token in added if token.special}
         special.update(tokenizer.all_special_tokens)
         pattern = "|".join([pattern, *(re.escape(token) for token in sorted(special) if len(token) > 1)])
     # Looking ahead finds tokens that overlap, too.
