@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives, split_runs
+from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
 from navila.simulation import Episode, ProceduralSimulator
 from numpy.typing import NDArray
 
@@ -20,14 +20,10 @@ class Step:
 
     rgb: NDArray[np.uint8]
     """(H, W, 3), seen before the primitive."""
-    expert: int
-    """What the expert does here."""
+    run: tuple[int, ...]
+    """The equal primitives that the expert would take here, up to one answer's worth."""
     due: bool
     """Whether a decision was taken here; between two decisions an answer's primitives are worked off."""
-    ahead: tuple[int, ...] = ()
-    """What the expert would do after `expert`, where the walk went another way."""
-    followed: bool = True
-    """Whether the walk did what the expert does."""
 
 
 class WalkRecorder(Recorder):
@@ -50,7 +46,7 @@ class WalkRecorder(Recorder):
                 "video_id": f"{name}-{number}",
                 "frames": frames[: number + 1],
                 "q": episode.instruction,
-                "a": answer_for_primitives(expert_run(steps, number)),
+                "a": answer_for_primitives(step.run),
             }
             for number, step in enumerate(steps)
             if step.due or self.settings.every_step
@@ -58,7 +54,6 @@ class WalkRecorder(Recorder):
 
     def walk(self, sim: ProceduralSimulator, episode: Episode, generator: np.random.Generator) -> list[Step]:
         """Act until STOP or `max_steps`: the expert with random detours, or the policy."""
-        goal = episode.goals[0]
         radius = self.settings.stop_distance
         radius = episode.goal_radius if radius is None else radius
         observation = sim.reset(episode)
@@ -67,69 +62,31 @@ class WalkRecorder(Recorder):
         steps: list[Step] = []
         pending: list[int] = []
         while len(steps) < self.settings.max_steps:
-            expert = sim.expert_action(goal, radius)
+            run = sim.expert_run(episode.goals, radius, MAX_RUN)
             due = not pending
-            if self.navigator is None:
-                if due and generator.random() < self.settings.perturb:
-                    pending = detour(expert, generator)
-                primitive = pending.pop(0) if pending else expert
-            else:
-                if due:
-                    pending = list(self.navigator.act(observation.rgb).primitives)
-                else:
-                    self.navigator.observe(observation.rgb)
-                primitive = pending.pop(0)
-            # Where the walk leaves the expert's or is cut off, the expert's further way is looked up.
-            followed = primitive == expert and len(steps) + 1 < self.settings.max_steps
-            ahead = () if followed else look_ahead(sim, goal, radius)
-            steps.append(Step(rgb=observation.rgb, expert=expert, due=due, ahead=ahead, followed=followed))
+            if due:
+                pending = self.decide(run, observation.rgb, generator)
+            elif self.navigator is not None:
+                self.navigator.observe(observation.rgb)
+            steps.append(Step(rgb=observation.rgb, run=run, due=due))
+            primitive = pending.pop(0)
             # A policy that stops in the wrong place ends its episode there, as it would when it is scored.
             if primitive == STOP:
                 break
             observation = sim.step(primitive)
-        return steps if self.navigator is not None else mark_due(steps)
+        return steps
+
+    def decide(self, run: Sequence[int], rgb: NDArray[np.uint8], generator: np.random.Generator) -> list[int]:
+        """The next primitives: the policy's, or the expert's but for random detours."""
+        if self.navigator is not None:
+            return list(self.navigator.act(rgb).primitives)
+        return detour(run[0], generator) if generator.random() < self.settings.perturb else list(run)
 
 
 def detour(expert: int, generator: np.random.Generator) -> list[int]:
     """One to three equal primitives other than the expert's, and not STOP."""
     kinds = [kind for kind in (FORWARD, LEFT, RIGHT) if kind != expert]
     return [kinds[generator.integers(len(kinds))]] * int(generator.integers(1, MAX_RUN + 1))
-
-
-def look_ahead(sim: ProceduralSimulator, goal: tuple[float, float, float], radius: float) -> tuple[int, ...]:
-    """What the expert would do after its next primitive, as far as one answer reaches; the agent ends where it was."""
-    state, rendering = sim.snapshot(), sim.render_images
-    sim.render_images = False
-    run = [sim.expert_action(goal, radius)]
-    while len(run) < MAX_RUN and run[-1] == run[0] != STOP:
-        sim.step(run[-1])
-        run.append(sim.expert_action(goal, radius))
-    sim.restore(state)
-    sim.render_images = rendering
-    return tuple(run[1:])
-
-
-def expert_run(steps: Sequence[Step], start: int) -> tuple[int, ...]:
-    """The expert's primitives from a point on, as far as the walk tells."""
-    run: list[int] = []
-    for step in steps[start : start + MAX_RUN]:
-        run.append(step.expert)
-        if not step.followed:
-            return (*run, *step.ahead)
-    return tuple(run)
-
-
-def mark_due(steps: Sequence[Step]) -> list[Step]:
-    """Mark where an expert that answers in runs would decide: after each run, and after each detour."""
-    marked: list[Step] = []
-    remaining = 0
-    for number, step in enumerate(steps):
-        due = remaining == 0 or (number > 0 and not steps[number - 1].followed)
-        if due:
-            remaining = len(split_runs(expert_run(steps, number))[0])
-        remaining -= 1
-        marked.append(replace(step, due=due))
-    return marked
 
 
 def load_navigator(policy: str) -> Any:
