@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_grouping_keeps_neighbours_of_an_episode_together():
     order = sampler.order(0)
     assert sorted(order) == list(range(370))
     runs = [[order[0]]]
-    for before, index in zip(order, order[1:], strict=False):
+    for before, index in pairwise(order):
         if index == before + 1 and groups[index] == groups[before]:
             runs[-1].append(index)
         else:
