@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from navila.constants import IGNORE_INDEX
+from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.errors import DataError
 from numpy.typing import NDArray
 
@@ -18,9 +19,14 @@ from navila_data.processor import Encoded, masked
 class Collator:
     """Pads samples on the right and gathers their frames without repeats.
 
+    With `share_prefix`, samples that begin alike (the same frames under several instructions) become one row: the
+    common
+    beginning, then the rest of each sample as a branch of its own, which the model keeps apart by `branch_ids`.
+
     Returns:
         `input_ids`, `labels`, `attention_mask` (B, L); with media also `pixel_values` (U, 3, H, W) of the U distinct
-        frames and `image_index` (K,), the row of `pixel_values` that each image token of the flattened batch shows.
+        frames and `image_index` (K,), the row of `pixel_values` that each image token of the flattened batch shows;
+        with `share_prefix` also `branch_ids` (B, L), 0 over beginnings, 1, 2, … over branches, -1 at padding.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class Collator:
         normalise: Callable[[NDArray[np.uint8]], torch.Tensor],
         pad_token_id: int,
         failures: FailureLog,
+        share_prefix: bool = False,
     ) -> None:
         """Prepare to collate.
 
@@ -38,11 +45,13 @@ class Collator:
             normalise: (U, H, W, 3) uint8 to (U, 3, H, W) float.
             pad_token_id: id that fills `input_ids` after a row's end.
             failures: what to do about broken samples.
+            share_prefix: compute what samples with the same frames have in common once.
         """
         self.frames = frames
         self.normalise = normalise
         self.pad_token_id = pad_token_id
         self.failures = failures
+        self.share_prefix = share_prefix
 
     def __call__(self, items: Sequence[Encoded | Failure]) -> dict[str, torch.Tensor]:
         rows = [row for item in items if (row := self._checked(item)) is not None]
@@ -50,8 +59,9 @@ class Collator:
             # A batch must exist on every rank: a short row without labels adds nothing to the loss.
             pad = (self.pad_token_id,)
             rows = [Encoded(input_ids=pad, labels=(IGNORE_INDEX,), media=(), where="empty batch")]
-        batch = self._pad(rows)
-        media = [path for row in rows for path in row.media]
+        families = by_media(rows) if self.share_prefix else [[row] for row in rows]
+        batch = self._pad([Row.of(family) for family in families], branches=self.share_prefix)
+        media = [path for family in families for path in family[0].media]
         if media:
             unique = {path: number for number, path in enumerate(dict.fromkeys(media))}
             batch["pixel_values"] = self.normalise(np.stack([self.frames.get(path) for path in unique]))
@@ -71,18 +81,66 @@ class Collator:
             return masked(item) if self.failures.policy == "mask" else None
         return item
 
-    def _pad(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    def _pad(self, rows: Sequence[Row], *, branches: bool) -> dict[str, torch.Tensor]:
         shape = (len(rows), max(len(row.input_ids) for row in rows))
-        ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
+        batch = {
+            "input_ids": np.full(shape, self.pad_token_id, dtype=np.int64),
+            "labels": np.full(shape, IGNORE_INDEX, dtype=np.int64),
+            "attention_mask": np.zeros(shape, dtype=np.int64),
+        }
+        if branches:
+            batch["branch_ids"] = np.full(shape, -1, dtype=np.int64)
         for number, row in enumerate(rows):
             length = len(row.input_ids)
-            ids[number, :length] = row.input_ids
-            labels[number, :length] = row.labels
-            mask[number, :length] = 1
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "labels": torch.from_numpy(labels),
-            "attention_mask": torch.from_numpy(mask),
-        }
+            batch["input_ids"][number, :length] = row.input_ids
+            batch["labels"][number, :length] = row.labels
+            batch["attention_mask"][number, :length] = 1
+            if branches:
+                batch["branch_ids"][number, :length] = row.branches
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a batch: a sample, or several that begin alike."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    branches: tuple[int, ...]
+
+    @classmethod
+    def of(cls, family: Sequence[Encoded]) -> Row:
+        """Put samples with the same media into one row."""
+        first = family[0]
+        shared = len(first.input_ids)
+        if len(family) > 1:
+            # What is learned must stand in a branch: a shared position can have only one next token.
+            begins = [
+                next((i for i, label in enumerate(m.labels) if label != IGNORE_INDEX), len(m.labels)) for m in family
+            ]
+            shared = min(common_prefix([m.input_ids for m in family]), *(max(begin - 1, 0) for begin in begins))
+        ids, labels = list(first.input_ids[:shared]), list(first.labels[:shared])
+        branches = [0] * shared
+        for number, member in enumerate(family, start=1):
+            rest = len(member.input_ids) - shared
+            ids += member.input_ids[shared:]
+            labels += member.labels[shared:]
+            branches += [number] * rest
+        return cls(input_ids=tuple(ids), labels=tuple(labels), branches=tuple(branches))
+
+
+def by_media(rows: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Group samples that show the same frames and read alike up to the last of them."""
+    families: dict[tuple[object, ...], list[Encoded]] = {}
+    for number, row in enumerate(rows):
+        end = len(row.input_ids) - row.input_ids[::-1].index(IMAGE_TOKEN_INDEX) if row.media else 0
+        learns_early = any(label != IGNORE_INDEX for label in row.labels[:end])
+        key = (row.media, row.input_ids[:end]) if row.media and not learns_early else (number,)
+        families.setdefault(key, []).append(row)
+    return list(families.values())
+
+
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest beginning that all sequences share."""
+    shortest, longest = min(sequences), max(sequences)
+    return next((i for i, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))

@@ -16,7 +16,9 @@ def data() -> None:
 @data.command()
 @click.option("--sim", default="mesh", show_default=True, help="Simulator that makes the scenes; `houses` means mesh.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to record to.")
-@click.option("--what", type=click.Choice(["navigation", "grounding"]), default="navigation", show_default=True)
+@click.option(
+    "--what", type=click.Choice(["navigation", "tours", "grounding"]), default="navigation", show_default=True
+)
 @click.option("--episodes", default=100, show_default=True, help="Episodes to record.")
 @click.option("--episodes-per-house", default=5, show_default=True, help="Episodes in one house.")
 @click.option(
@@ -26,9 +28,7 @@ def data() -> None:
 @click.option("--image-size", default=96, show_default=True, help="Side of the frames in pixels.")
 @click.option("--hfov", default=90.0, show_default=True, help="Horizontal field of view in degrees.")
 @click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True)
-@click.option(
-    "--perturb", default=0.0, show_default=True, help="Chance, a step, of a detour; the labels are unmoved."
-)
+@click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour; labels are unmoved.")
 @click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (DAgger).")
 @click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")
 @click.option("--max-steps", default=200, show_default=True, help="Primitives after which an episode is cut off.")
@@ -39,8 +39,9 @@ def data() -> None:
 def record(output: Path, workers: int, **settings: Any) -> None:
     """Record training data in a simulator.
 
-    `navigation` writes steps in NaVILA-Dataset's format (train with `--data_mixture vln:OUTPUT`), `grounding` writes
-    questions about views in LLaVA's (`--data_mixture llava:OUTPUT`). An interrupted recording goes on when the same
+    `navigation` writes the steps of walks in NaVILA-Dataset's format (train with `--data_mixture vln:OUTPUT`); `tours`
+    does so for walks whose every point is labelled for every landmark of the room; `grounding` writes questions about
+    views in LLaVA's (`--data_mixture llava:OUTPUT`). An interrupted recording goes on when the same
     command is run again.
     """
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,8 +78,8 @@ class Processor:
             self._tokenized[turns] = (tuple(ids), tuple(labels))
         return self._tokenized[turns]
 
-    def encode(self, sample: Sample, *, epoch: int = 0, index: int = 0) -> Encoded:
-        """Tokenise a sample; (seed, epoch, index) decide what is random.
+    def encode(self, sample: Sample, *, epoch: int = 0) -> Encoded:
+        """Tokenise a sample; seed, epoch and its frames decide what is random.
 
         Raises:
             DataError: the sample is longer than the model can take.
@@ -93,7 +94,9 @@ class Processor:
             )
         media = sample.media
         if sample.history and self.history_dropout:
-            draw = np.random.default_rng([self.seed, epoch, index]).random()
+            # Samples that show the same frames keep or lose them together, so that they still begin alike.
+            shown = zlib.crc32("\n".join(map(str, media)).encode())
+            draw = np.random.default_rng([self.seed, epoch, shown]).random()
             if draw < self.history_dropout:
                 media = (None,) * sample.history + media[sample.history :]
         return Encoded(input_ids=ids, labels=labels, media=media, where=where)
@@ -111,7 +114,7 @@ class EncodedMixture(TorchDataset[Encoded | Failure]):
 
     def __getitem__(self, item: EpochIndex) -> Encoded | Failure:
         try:
-            return self.processor.encode(self.mixture[item.index], epoch=item.epoch, index=item.index)
+            return self.processor.encode(self.mixture[item.index], epoch=item.epoch)
         except DataError as error:
             return Failure(f"sample {item.index}", str(error))
 

@@ -30,9 +30,9 @@ SETTINGS = "recording.json"
 #: One file a house, until the recording is put together.
 PARTS = "parts"
 
-What = Literal["navigation", "grounding"]
+What = Literal["navigation", "tours", "grounding"]
 #: Registered dataset that reads a recording.
-FORMATS: Mapping[What, str] = {"navigation": "vln", "grounding": "llava"}
+FORMATS: Mapping[What, str] = {"navigation": "vln", "tours": "vln", "grounding": "llava"}
 
 
 _BOUNDS = (
@@ -65,7 +65,7 @@ class RecordSettings:
     """Degrees."""
     image_format: Literal["jpg", "png"] = "jpg"
     perturb: float = 0.0
-    """Probability, a step, that a random detour of 1 to 3 primitives begins; the labels stay the expert's."""
+    """Probability, a decision, of a random detour of 1 to 3 primitives; the labels stay the expert's."""
     policy: str = "expert"
     """`expert`, or a checkpoint that acts while the expert labels (DAgger)."""
     every_step: bool = True
@@ -277,6 +277,10 @@ def make_recorder(settings: RecordSettings) -> Recorder:
         from navila_data.grounding import GroundingRecorder
 
         return GroundingRecorder(settings)
+    if settings.what == "tours":
+        from navila_data.tours import TourRecorder
+
+        return TourRecorder(settings)
     from navila_data.walks import WalkRecorder
 
     return WalkRecorder(settings)

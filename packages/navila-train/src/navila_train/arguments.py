@@ -48,6 +48,9 @@ class DataArguments:
     group_by_episode: int = option(
         0, "Keep chunks of so many steps of an episode in one batch, to encode shared frames once; 0 shuffles freely."
     )
+    share_prefix: bool = option(
+        False, "Put samples with the same frames into one row, whose common beginning is computed once."
+    )
     frame_cache_mb: int = option(1024, "Memory for decoded frames, MiB.")
     on_bad_data: str = option("skip", "What to do about broken media and records: raise, skip or mask.")
     bad_data_bound: float = option(0.01, "Share of broken samples past which training stops.")

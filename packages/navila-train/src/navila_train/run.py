@@ -203,6 +203,7 @@ def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Argument
         normalise=pixels.normalise,
         pad_token_id=model.tokenizer.pad_token_id,
         failures=FailureLog(data.on_bad_data, total=len(mixture), bound=data.bad_data_bound),  # type: ignore[arg-type]
+        share_prefix=data.share_prefix,
     )
     if data.group_by_episode:
         sampler: ShuffledSampler = GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)

@@ -105,7 +105,8 @@ class Throughput:
     def count(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Count a batch."""
         shown = int((inputs["input_ids"] == IMAGE_TOKEN_INDEX).sum())
-        self.samples += len(inputs["input_ids"])
+        rows = len(inputs["input_ids"])
+        self.samples += int(inputs["branch_ids"].amax(1).clamp(min=1).sum()) if "branch_ids" in inputs else rows
         self.tokens += int(inputs["attention_mask"].sum()) + shown * (self.tokens_per_image - 1)
         self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
 

@@ -100,7 +100,7 @@ def expert_primitives(
     """The equal primitives, up to `longest`, that the follower would take next."""
     floor = world.floors[0]
     run = [expert_primitive(world, body, pose, goals, radius)]
-    while 0 < run[0] and len(run) < longest:
+    while run[0] != 0 and len(run) < longest:
         pose, _ = advance(pose, run[0], floor, body)
         if expert_primitive(world, body, pose, goals, radius) != run[0]:
             break
