@@ -75,7 +75,13 @@ TESTS: dict[type[ComponentContract], set[str]] = {
         "test_a_missing_folder_is_one_sentence",
         "test_it_crosses_to_a_worker_process",
     },
-    BenchmarkContract: {"test_splits_and_metrics_are_declared"},
+    BenchmarkContract: {
+        "test_splits_and_metrics_are_declared",
+        "test_its_simulator_is_registered",
+        "test_a_run_reports_the_declared_numbers",
+        "test_equal_seeds_give_equal_numbers",
+        "test_a_finished_run_is_not_done_again",
+    },
     SimulatorContract: {
         "test_an_observation_has_the_declared_shape",
         "test_an_episode_starts_where_it_says",
