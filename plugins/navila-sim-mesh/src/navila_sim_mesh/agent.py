@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from navila.simulation import Embodiment, Position, Rotation
@@ -78,20 +77,3 @@ def follow(pose: Pose, path: list[tuple[float, float]], floor: FloorGrid, body: 
         if math.hypot(ahead.x - pose.x, ahead.z - pose.z) > 0.4 * body.forward_step:
             return FORWARD if k == 0 else LEFT if k > 0 else RIGHT
     return STOP
-
-
-def run_expert(
-    pose: Pose,
-    choose: Callable[[Pose], int],
-    floor: FloorGrid,
-    body: Embodiment,
-    max_steps: int = 500,
-) -> tuple[list[Pose], bool]:
-    """Poses from `pose` on under the policy `choose`, without rendering; whether it stopped by itself."""
-    poses = [pose]
-    for _ in range(max_steps):
-        primitive = choose(poses[-1])
-        if primitive == STOP:
-            return poses, True
-        poses.append(advance(poses[-1], primitive, floor, body)[0])
-    return poses, False

@@ -13,6 +13,8 @@ from scipy.sparse import csgraph
 from navila_sim_mesh.navigation import CELL, FloorGrid
 
 Point = tuple[float, float]
+#: Pairs of corners tested for sight together; bounds the memory of large scans.
+_PAIRS_AT_A_TIME = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,9 @@ class VisibilityGraph:
         self.regions = _regions(floor.walkable)
         rows, columns, self._blocked = _corners(floor.walkable)
         self._region = self.regions[rows, columns]
-        self.corners = np.stack([floor.origin[0] + columns * CELL, floor.origin[1] + rows * CELL], axis=1)
+        self.corners: NDArray[np.float64] = np.stack(
+            [floor.origin[0] + columns * CELL, floor.origin[1] + rows * CELL], axis=1, dtype=np.float64
+        )
         self._graph = self._join()
 
     def region_of(self, point: Point) -> int:
@@ -119,14 +123,22 @@ class VisibilityGraph:
         return np.inf, -1
 
     def _join(self) -> sparse.coo_array:
-        a, b = np.triu_indices(len(self.corners), 1)
-        offset = self.corners[b] - self.corners[a]
-        keep = (self._region[a] == self._region[b]) & self._taut(a, offset) & self._taut(b, offset)
-        a, b, offset = a[keep], b[keep], offset[keep]
-        seen = self.floor.sees(self.corners[a], self.corners[b])
-        a, b = a[seen], b[seen]
-        length = np.hypot(*offset[seen].T)
+        """Links between corners in sight of each other, in both directions, weighted with their length."""
         size = len(self.corners)
+        links: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        rows = max(1, _PAIRS_AT_A_TIME // max(size, 1))
+        for at in range(0, size, rows):
+            a, b = np.meshgrid(np.arange(at, min(at + rows, size)), np.arange(at + 1, size), indexing="ij")
+            later = (b > a) & (self._region[a] == self._region[b])
+            a, b = a[later], b[later]
+            offset = self.corners[b] - self.corners[a]
+            taut = self._taut(a, offset) & self._taut(b, offset)
+            a, b = a[taut], b[taut]
+            seen = self.floor.sees(self.corners[a], self.corners[b])
+            links.append((a[seen], b[seen]))
+        a = np.concatenate([link[0] for link in links]) if links else np.zeros(0, np.int64)
+        b = np.concatenate([link[1] for link in links]) if links else np.zeros(0, np.int64)
+        length = np.hypot(*(self.corners[b] - self.corners[a]).T)
         return sparse.coo_array(
             (np.concatenate([length, length]), (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(size, size)
         )
@@ -143,8 +155,9 @@ class VisibilityGraph:
 
 
 def _regions(walkable: NDArray[np.bool_]) -> NDArray[np.int32]:
-    labels, _ = ndimage.label(walkable)  # pyright: ignore[reportGeneralTypeIssues]
-    return np.asarray(labels, np.int32)
+    regions = np.zeros(walkable.shape, np.int32)
+    ndimage.label(walkable, output=regions)
+    return regions
 
 
 def _corners(walkable: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:

@@ -10,19 +10,20 @@ import numpy as np
 from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Position
 
-from navila_sim_mesh import instructions
-from navila_sim_mesh.agent import Pose, advance, bearing_to, follow, run_expert
+from navila_sim_mesh.agent import Pose, bearing_to, yaw_of
+from navila_sim_mesh.expert import expert_walk
 from navila_sim_mesh.houses import House, PlacedLandmark
-from navila_sim_mesh.navigation import polyline_length
+from navila_sim_mesh.instructions import instruct, passages
 from navila_sim_mesh.renderer import Camera
 from navila_sim_mesh.world import World
 
 #: Metres; the nearest of the goal points around a landmark counts.
 GOAL_RADIUS = 1.0
-#: The expert stops once this share of the goal radius is left.
-STOP_SHARE = 0.6
 EPISODES_A_HOUSE = 5
-LEVELS = (0, 1)
+#: 0 the landmark is in view; 1 it is in the same room; 2 it is in a neighbouring room; 3 it is several doors away.
+LEVELS = (0, 1, 2, 3)
+#: Shortest and longest way to the goal by level, metres.
+DISTANCES = {0: (2.5, 6.0), 1: (2.5, 6.0), 2: (3.0, 13.0), 3: (8.0, 30.0)}
 #: Share of the pixels of a 64 x 64 image a landmark must fill to count as in view.
 IN_VIEW_SHARE = 0.01
 
@@ -35,6 +36,7 @@ class _Task:
     target: PlacedLandmark
     goals: tuple[Position, ...]
     distance: float
+    path: tuple[Position, ...]
     instruction: str
 
 
@@ -84,30 +86,6 @@ def goal_points(world: World, mark: PlacedLandmark) -> tuple[Position, ...]:
     return tuple(points)
 
 
-def expert_primitive(world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float) -> int:
-    """What the shortest-path follower does; 0 once within `STOP_SHARE` of `radius`, or where no way leads on."""
-    path = world.path(pose.position, goals)
-    if not path or polyline_length(path) <= STOP_SHARE * radius:
-        return 0
-    spot = world.place(pose.position)
-    floor = world.floors[spot.floor if spot else 0]
-    return follow(pose, [(x, z) for x, _, z in path], floor, body)
-
-
-def expert_primitives(
-    world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float, longest: int
-) -> tuple[int, ...]:
-    """The equal primitives, up to `longest`, that the follower would take next."""
-    floor = world.floors[0]
-    run = [expert_primitive(world, body, pose, goals, radius)]
-    while run[0] != 0 and len(run) < longest:
-        pose, _ = advance(pose, run[0], floor, body)
-        if expert_primitive(world, body, pose, goals, radius) != run[0]:
-            break
-        run.append(run[0])
-    return tuple(run)
-
-
 def retarget(world: World, episode: Episode, landmark: str, seed: int) -> Episode:
     """`episode` with another landmark of its room as the goal.
 
@@ -116,16 +94,18 @@ def retarget(world: World, episode: Episode, landmark: str, seed: int) -> Episod
     """
     marks = world.house.landmarks if world.house is not None else ()
     mark = next((mark for mark in marks if mark.name == landmark), None)
-    if mark is None:
+    if mark is None or world.house is None:
         raise ConfigError(f"There is no landmark {landmark!r} in {episode.scene_id!r}; sim.landmarks() lists them.")
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x52455441]))
-    templates = instructions.IN_VIEW if episode.info.get("level") == 0 else instructions.SAME_ROOM
     goals = goal_points(world, mark)
+    path = world.path(episode.start_position, goals)
+    x, y, z = episode.start_position
+    pose = Pose(x=x, y=y, z=z, yaw=yaw_of(episode.start_rotation))
     names = [other.name for other in marks if other.room == mark.room and other is not mark]
     return replace(
         episode,
         goals=goals,
-        instruction=instructions.pick(rng, templates, target=mark.name),
+        instruction=instruct(rng, world.house, int(episode.info.get("level", 1)), pose, path, mark),
         reference_path=(),
         gt_locations=(),
         geodesic_distance=world.distance(episode.start_position, goals) if goals else math.inf,
@@ -140,17 +120,20 @@ def _draw(world: World, body: Embodiment, rng: np.random.Generator, level: int) 
         target = house.landmarks[int(rng.integers(len(house.landmarks)))]
         if sum(mark.room == target.room for mark in house.landmarks) < 4:
             continue
-        task = _same_room(world, house, body, rng, target, level)
+        task = _task(world, house, body, rng, target, level)
         if task is not None:
             return task
     return None
 
 
-def _same_room(
+def _task(
     world: World, house: House, body: Embodiment, rng: np.random.Generator, target: PlacedLandmark, level: int
 ) -> _Task | None:
-    """A start in the target's room: looking at it (level 0) or anywhere (level 1)."""
-    pose = _random_pose(world, rng, house, target.room)
+    """A start from which going to `target` is a task of `level`; None when the one drawn does not fit."""
+    start_rooms = [target.room] if level < 2 else [room for room in range(len(house.rooms)) if room != target.room]
+    # No draw for a single room: episodes of levels 0 and 1 keep their random numbers.
+    room = start_rooms[int(rng.integers(len(start_rooms)))] if len(start_rooms) > 1 else start_rooms[0]
+    pose = _random_pose(world, rng, house, room)
     if pose is None:
         return None
     obstacle = target.obstacle
@@ -160,17 +143,22 @@ def _same_room(
         pose = Pose(x=pose.x, y=pose.y, z=pose.z, yaw=math.remainder(yaw, 2 * math.pi))
     goals = goal_points(world, target)
     distance = world.distance(pose.position, goals) if goals else math.inf
-    if not 2.5 <= distance <= 6.0:
+    shortest, longest = DISTANCES[level]
+    if not shortest <= distance <= longest:
         return None
     if level == 0 and share_in_view(world, house, body, pose)[house.landmarks.index(target)] < IN_VIEW_SHARE:
         return None
-    templates = instructions.IN_VIEW if level == 0 else instructions.SAME_ROOM
+    path = world.path(pose.position, goals)
+    doors = len(passages(house, path))
+    if (level == 2 and doors != 1) or (level == 3 and doors < 2):
+        return None
     return _Task(
         pose=pose,
         target=target,
         goals=goals,
         distance=distance,
-        instruction=instructions.pick(rng, templates, target=target.name),
+        path=path,
+        instruction=instruct(rng, house, level, pose, path, target),
     )
 
 
@@ -197,12 +185,8 @@ def _random_pose(world: World, rng: np.random.Generator, house: House, room: int
 def _episode(world: World, body: Embodiment, task: _Task, level: int, episode_id: str) -> Episode:
     house = world.house
     assert house is not None
-    path = world.path(task.pose.position, task.goals)
-    poses, _ = run_expert(
-        task.pose, lambda pose: expert_primitive(world, body, pose, task.goals, GOAL_RADIUS), world.floors[0], body
-    )
     # The goal the expert walks to comes first, for callers that look at one goal only.
-    goals = sorted(task.goals, key=lambda goal: math.dist(goal, path[-1]))
+    goals = sorted(task.goals, key=lambda goal: math.dist(goal, task.path[-1]))
     return Episode(
         episode_id=episode_id,
         trajectory_id=episode_id,
@@ -212,8 +196,8 @@ def _episode(world: World, body: Embodiment, task: _Task, level: int, episode_id
         goals=tuple(goals),
         goal_radius=GOAL_RADIUS,
         instruction=task.instruction,
-        reference_path=path,
-        gt_locations=tuple(pose.position for pose in poses),
+        reference_path=task.path,
+        gt_locations=expert_walk(world, body, task.pose, task.goals, GOAL_RADIUS),
         geodesic_distance=task.distance,
         info={
             "level": level,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,8 @@ from navila_sim_mesh.houses import House
 CELL = 0.05
 #: Motion is resolved in pieces no longer than this, metres.
 SUBSTEP = 0.025
+#: Distance at which the height of a path is looked up, metres.
+STRIDE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +37,28 @@ class FloorGrid:
     """(rows, columns), where the centre of the agent may be."""
     radius: float
     """Radius of the agent, metres."""
+    flat: bool
+    """Whether all of the floor lies at one height, to a centimetre."""
 
     @classmethod
     def build(
         cls, *, origin: tuple[float, float], free: NDArray[np.bool_], height: NDArray[np.float32], radius: float
     ) -> FloorGrid:
         """Make a grid from free cells; the rim of the array must not be free."""
-        clearance = ndimage.distance_transform_edt(free) * CELL - CELL / 2
+        clearance = np.asarray(ndimage.distance_transform_edt(free)) * CELL - CELL / 2
         clearance = np.maximum(clearance, 0.0).astype(np.float32)
         # Half a millimetre forgives the rounding of float32.
         walkable = free & (clearance >= radius - 5e-4)
-        return cls(origin=origin, height=height, free=free, clearance=clearance, walkable=walkable, radius=radius)
+        heights = height[walkable]
+        return cls(
+            origin=origin,
+            height=height,
+            free=free,
+            clearance=clearance,
+            walkable=walkable,
+            radius=radius,
+            flat=not len(heights) or float(np.ptp(heights)) < 0.01,
+        )
 
     def cell(self, x: float, z: float) -> tuple[int, int]:
         """Row and column of the cell that holds (x, z); may lie outside the array."""
@@ -77,6 +90,20 @@ class FloorGrid:
     def floor_height(self, x: float, z: float) -> float:
         row, column = self.cell(x, z)
         return float(self.height[row, column])
+
+    def walk_length(self, path: Sequence[tuple[float, float]]) -> float:
+        """Length in metres of a path of (x, z) way points over the floor's ups and downs."""
+        if self.flat:
+            return sum(math.dist(a, b) for a, b in pairwise(path))
+        total = 0.0
+        for (x0, z0), (x1, z1) in pairwise(path):
+            # A stride apart, so that stairs count as the slope one walks and not as every riser and tread.
+            pieces = max(1, round(math.hypot(x1 - x0, z1 - z0) / STRIDE))
+            shares = [k / pieces for k in range(pieces + 1)]
+            heights = [self.floor_height(x0 + s * (x1 - x0), z0 + s * (z1 - z0)) for s in shares]
+            flat = math.hypot(x1 - x0, z1 - z0) / pieces
+            total += sum(math.hypot(flat, b - a) for a, b in pairwise(heights))
+        return total
 
     def clearance_at(self, x: float, z: float) -> tuple[float, float, float]:
         """Distance to the nearest obstacle at (x, z), interpolated, and its gradient (d/dx, d/dz)."""

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from navila.errors import ConfigError, SceneError
@@ -23,7 +23,8 @@ from navila.simulation import (
 from numpy.typing import NDArray
 
 from navila_sim_mesh.agent import STOP, Pose, advance, bearing_to, yaw_of
-from navila_sim_mesh.house_episodes import expert_primitive, expert_primitives, make_episodes, retarget
+from navila_sim_mesh.expert import expert_primitive, expert_primitives
+from navila_sim_mesh.house_episodes import make_episodes, retarget
 from navila_sim_mesh.renderer import Camera
 from navila_sim_mesh.world import World, house_seed
 
@@ -43,7 +44,7 @@ class MeshSimulator(ProceduralSimulator):
     """Renders and walks triangle meshes on the CPU.
 
     `scene_id` is `houses/<seed>` for a procedural house, else the path of a GLB, PLY or OBJ file below `scene_root`.
-    `scenes_kept` scenes stay loaded, so that episodes in the same scene do not load it again.
+    `up` is the vertical axis of such files. The last `scenes_kept` scenes stay loaded.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class MeshSimulator(ProceduralSimulator):
         embodiment: Embodiment | None = None,
         scene_root: str | Path | None = None,
         *,
+        up: Literal["y", "z"] = "y",
         scenes_kept: int = 8,
     ) -> None:
         self.embodiment = embodiment if embodiment is not None else Embodiment()
         self.scene_root = Path(scene_root) if scene_root is not None else Path()
+        self._up: Literal["y", "z"] = up
         self._scenes_kept = max(1, scenes_kept)
         self._worlds: OrderedDict[str, World] = OrderedDict()
         self._camera = Camera.of(self.embodiment)
@@ -77,7 +80,8 @@ class MeshSimulator(ProceduralSimulator):
                 f"The start ({x:.2f}, {y:.2f}, {z:.2f}) of episode {episode.episode_id!r} is off the walkable floor of"
                 f" {episode.scene_id!r}; check that the episode was made for this scene."
             )
-        if not math.isfinite(world.distance(episode.start_position, tuple(episode.goals))):
+        # The goals of test splits are not public.
+        if episode.goals and not math.isfinite(world.distance(episode.start_position, tuple(episode.goals))):
             raise SceneError(
                 f"No goal of episode {episode.episode_id!r} can be reached from its start in {episode.scene_id!r};"
                 " correct its goals or leave the episode out."
@@ -217,8 +221,9 @@ class MeshSimulator(ProceduralSimulator):
             return self._worlds[scene_id]
         seed = house_seed(scene_id)
         if seed is None:
-            raise SceneError(f"There is no scene {scene_id!r}; write houses/<seed> or the path of a mesh file.")
-        world = World.of_house(scene_id, seed, self.embodiment.agent_radius)
+            world = World.of_file(scene_id, self.scene_root / scene_id, self.embodiment, self._up)
+        else:
+            world = World.of_house(scene_id, seed, self.embodiment.agent_radius)
         self._worlds[scene_id] = world
         while len(self._worlds) > self._scenes_kept:
             self._worlds.popitem(last=False)

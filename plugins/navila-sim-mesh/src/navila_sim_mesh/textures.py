@@ -75,7 +75,7 @@ def _grid() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _noise(seed: int, amount: float, block: int = 1) -> NDArray[np.float64]:
     side = PATTERN_SIDE // block
     values = np.random.default_rng(seed).uniform(-amount, amount, (side, side))
-    return np.kron(values, np.ones((block, block)))
+    return np.repeat(np.repeat(values, block, axis=0), block, axis=1)
 
 
 def _plain() -> NDArray[np.float64]:

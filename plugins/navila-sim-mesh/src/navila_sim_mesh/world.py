@@ -6,9 +6,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from navila.errors import SceneError
-from navila.simulation import Position, TopDownMap
+from navila.simulation import Embodiment, Position, TopDownMap
 
 from navila_sim_mesh.geodesic import DistanceField, VisibilityGraph
 from navila_sim_mesh.houses import House, build_house
@@ -18,7 +20,7 @@ from navila_sim_mesh.renderer import Renderer
 #: How far from the walkable floor a start or goal may lie and still be moved onto it, metres.
 SNAP_DISTANCE = 0.35
 #: A point belongs to a floor when it is at most this far above or below it, metres.
-FLOOR_TOLERANCE = 1.0
+FLOOR_TOLERANCE = 0.35
 #: How far above the floor a map is cut, metres: below door lintels and ceilings.
 PLAN_HEIGHT = 2.0
 #: Distance fields kept per scene.
@@ -50,6 +52,20 @@ class World:
         """Build the procedural house of `seed` for an agent of `radius` metres."""
         house = build_house(seed)
         return cls(scene_id, Renderer(house.surface), [house_floor(house, radius)], house)
+
+    @classmethod
+    def of_file(cls, scene_id: str, path: Path, body: Embodiment, up: Literal["y", "z"]) -> World:
+        """Load a mesh file and find its floors.
+
+        Raises:
+            SceneError: the file cannot be read, or there is no floor in it.
+        """
+        from navila_sim_mesh.loading import load_surface
+        from navila_sim_mesh.walkable import find_floors
+
+        surface = load_surface(path, up)
+        renderer = Renderer(surface)
+        return cls(scene_id, renderer, find_floors(str(path), surface.triangles, renderer, body))
 
     def graph(self, floor: int) -> VisibilityGraph:
         """Visibility graph of a floor, made on first use."""
@@ -87,7 +103,11 @@ class World:
         field = self.field(spot.floor, goals) if spot is not None else None
         if spot is None or field is None:
             return math.inf
-        return self.graph(spot.floor).distance(field, (spot.x, spot.z))
+        graph, floor = self.graph(spot.floor), self.floors[spot.floor]
+        if floor.flat:
+            return graph.distance(field, (spot.x, spot.z))
+        path = graph.path(field, (spot.x, spot.z))
+        return floor.walk_length(path) if path else math.inf
 
     def top_down_map(self, floor: int) -> TopDownMap:
         """One floor seen from two metres above it; where nothing is to be seen, the inside of walls, it is dark."""
