@@ -1,0 +1,1 @@
+"""A projector that averages the patches of an image."""
