@@ -303,14 +303,17 @@ def test_a_missing_folder_and_an_unreachable_id_are_told(tmp_path: Path, monkeyp
         navila.load("nobody/no-such-model")
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"dtype": "__import__('os')"}, {"device": "tpu9"}, {"attn_implementation": "fast"}])
+@pytest.mark.parametrize(
+    "options", [{"dtype": "int8"}, {"dtype": "__import__('os')"}, {"device": "tpu9"}, {"attn_implementation": "fast"}]
+)
 def test_a_wrong_option_is_told(checkpoint: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values()))).replace("(", r"\(").replace(")", r"\)")):
         loaded(checkpoint, **options)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"mm_vision_select_layer": 9}, {"mm_vision_select_feature": "bogus"}, {"conversation": "no-such-template"}]
+    "fields",
+    [{"mm_vision_select_layer": 9}, {"mm_vision_select_feature": "bogus"}, {"conversation": "no-such-template"}],
 )
 def test_a_wrong_field_is_told(checkpoint: Path, fields: dict[str, Any]) -> None:
     edit(checkpoint / "config.json", **fields)

@@ -78,7 +78,9 @@ def test_ids_pixels_logits_loss_and_greedy_answer(
     positions = case["logits_positions"]
     compare(output.logits if positions == "all" else output.logits[:, positions], tensors[f"{key}.logits"])
     assert output.loss.item() == pytest.approx(case["loss"], rel=1e-5)
-    assert model.generate(**inputs, max_new_tokens=32, do_sample=False).tolist() == [case["generate"]["new_ids"]]
+    ids = model.generate(**inputs, max_new_tokens=32, do_sample=False)
+    assert ids.tolist() == [case["generate"]["new_ids"]]
+    assert model.tokenizer.decode(ids[0], skip_special_tokens=True).strip() == case["generate"]["text"]
 
 
 def test_features_of_the_parts(model: Any, tensors: dict[str, Tensor]) -> None:
@@ -90,9 +92,7 @@ def test_features_of_the_parts(model: Any, tensors: dict[str, Tensor]) -> None:
     assert model.tokens_per_image == 9
 
 
-def test_an_answer_stops_at_a_given_id(
-    model: Any, recorded: Any, frame: Callable[[int], Image.Image]
-) -> None:
+def test_an_answer_stops_at_a_given_id(model: Any, recorded: Any, frame: Callable[[int], Image.Image]) -> None:
     case = recorded["iii_nav_T20_eos_stop"]
     inputs = inputs_of(model, recorded["iii_nav_T20"], frame)
     ids = model.generate(**inputs, max_new_tokens=32, eos_token_id=case["eos_token_id"])
@@ -168,7 +168,9 @@ def test_gradients(
     parameters = {released_name(name): p for name, p in model.named_parameters()}
     recorded_norms = recorded[key]["train"]["grad_norms"]
     # Text alone never reaches the vision side here; the original encodes a blank image for it.
-    touched = {name: norm for name, norm in recorded_norms.items() if name.startswith("llm.") or "pixel_values" in inputs}
+    touched = {
+        name: norm for name, norm in recorded_norms.items() if name.startswith("llm.") or "pixel_values" in inputs
+    }
     assert len(touched) >= 30
     for name, norm in touched.items():
         grad = parameters[name].grad

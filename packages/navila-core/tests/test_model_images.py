@@ -64,7 +64,9 @@ def test_images_of_any_size_stack(folder: Path) -> None:
 
 
 def test_images_that_do_not_stack_are_refused() -> None:
-    processor = ImageProcessor.from_dict({"size": {"shortest_edge": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    processor = ImageProcessor.from_dict(
+        {"size": {"shortest_edge": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    )
     with pytest.raises(DataError, match="image_aspect_ratio"):
         process_images([Image.new("RGB", (64, 32)), Image.new("RGB", (32, 32))], processor, None)
 

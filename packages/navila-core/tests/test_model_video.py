@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def written_video(path: Path, count: int, *, gop: int, b_frames: int) -> list[Image.Image]:
-    """Write an H.264 video whose frame i is grey 4 + 2 i, and return its frames as decoding it from start to end gives them."""
+    """Write an H.264 video whose frame i is grey 4 + 2 i; return its frames as a full decode gives them."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "10", "g": str(gop), "bf": str(b_frames)})
         stream.width = stream.height = 64

@@ -38,7 +38,9 @@ class ImageProcessor:
     """The file as it was read, so that saving loses nothing."""
 
     @classmethod
-    def square(cls, size: int, *, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3) -> ImageProcessor:
+    def square(
+        cls, size: int, *, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3
+    ) -> ImageProcessor:
         """Resize to `size` x `size` pixels and normalise."""
         return cls.from_dict(
             {
@@ -88,7 +90,9 @@ class ImageProcessor:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing: copy it from the vision encoder the model was built with.") from None
+            raise CheckpointError(
+                f"{path} is missing: copy it from the vision encoder the model was built with."
+            ) from None
         except ValueError as error:
             raise CheckpointError(f"{path} is not valid JSON ({error}): fetch the file again.") from None
         return cls.from_dict(raw)
@@ -145,7 +149,9 @@ class ImageProcessor:
         return width, height
 
 
-def process_image(image: Image.Image, processor: ImageProcessor, aspect_ratio: str | None = "resize") -> NDArray[np.float32]:
+def process_image(
+    image: Image.Image, processor: ImageProcessor, aspect_ratio: str | None = "resize"
+) -> NDArray[np.float32]:
     """(3, H, W) float32 pixels of one image.
 
     `aspect_ratio` is the config's `image_aspect_ratio`: `"resize"` squashes to the processor's size, `"pad"` first

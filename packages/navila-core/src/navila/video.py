@@ -91,7 +91,9 @@ def _video_stream(container: InputContainer, path: Path) -> tuple[VideoStream, F
     if not container.streams.video:
         raise DataError(f"{path} has no video stream: give another file.")
     stream = container.streams.video[0]
-    packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and p.pts is not None and not p.is_discard]
+    packets = [
+        (p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and p.pts is not None and not p.is_discard
+    ]
     times = tuple(sorted(time for time, _ in packets))
     if not times:
         raise DataError(f"{path} holds no frames: fetch it again.")
@@ -104,15 +106,18 @@ def _decode(
     """Decode in time order, jumping to the last keyframe before a frame unless decoding is already past it."""
     import av
 
-    if indices and not (0 <= min(indices) and max(indices) < len(index)):
-        raise DataError(f"{path} has {len(index)} frames, so frame {max(indices)} is not in it.")
+    for wanted_index in indices:
+        if not 0 <= wanted_index < len(index):
+            raise DataError(f"{path} has {len(index)} frames, so frame {wanted_index} is not in it.")
     wanted = sorted({index.times[i] for i in indices})
     found: dict[int, Image.Image] = {}
     frames: Any = iter(())
     position = None
     try:
         for time in wanted:
-            start = index.keyframes[max(bisect_right(index.keyframes, time) - 1, 0)] if index.keyframes else index.times[0]
+            start = (
+                index.keyframes[max(bisect_right(index.keyframes, time) - 1, 0)] if index.keyframes else index.times[0]
+            )
             if position is None or start > position:
                 container.seek(start, stream=stream)
                 frames = container.decode(stream)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from navila.model.vision import VisionEncoder
 from torch import Tensor, nn
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
-
-from navila.model.vision import VisionEncoder
 
 _BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 _LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
@@ -44,7 +43,11 @@ class SiglipEncoder(VisionEncoder):
 
     def unused_modules(self) -> list[nn.Module]:
         tower = self.vision_tower
-        return [*tower.encoder.layers[self.used_layers :], tower.post_layernorm, *([tower.head] if tower.use_head else [])]
+        return [
+            *tower.encoder.layers[self.used_layers :],
+            tower.post_layernorm,
+            *([tower.head] if tower.use_head else []),
+        ]
 
     @property
     def num_layers(self) -> int:

@@ -7,10 +7,9 @@ import re
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-
 from navila.errors import ConfigError, DataError
 from navila.model.projector import Projector
+from torch import Tensor, nn
 
 
 class LinearProjector(Projector):
@@ -28,6 +27,11 @@ class IdentityProjector(Projector):
     """The features as they are; both sides must have the same width."""
 
     def build(self) -> nn.Module:
+        if self.in_features != self.out_features:
+            raise ConfigError(
+                f"An identity projector cannot turn {self.in_features} channels into {self.out_features}: use "
+                "'linear', or an encoder and a language model of one width."
+            )
         return nn.Identity()
 
     @classmethod

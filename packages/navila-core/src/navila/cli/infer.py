@@ -16,14 +16,24 @@ _FILE = click.Path(path_type=Path)
 @click.option("-m", "--model", "model_path", required=True, metavar="PATH", help="Checkpoint folder or Hub id.")
 @click.option("--image", "images", multiple=True, type=_FILE, metavar="FILE", help="An image; may be given many times.")
 @click.option("--video", "videos", multiple=True, type=_FILE, metavar="FILE", help="A video, or a folder of frames.")
-@click.option("--num-frames", type=click.IntRange(min=1), help="Frames shown of a video; the model's number by default.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length of the answer.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 always takes the likeliest.")
-@click.option("--top-p", type=click.FloatRange(min=0, max=1), default=1.0, show_default=True, help="Nucleus of sampling.")
+@click.option(
+    "--num-frames", type=click.IntRange(min=1), help="Frames shown of a video; the model's number by default."
+)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length of the answer."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 always takes the likeliest."
+)
+@click.option(
+    "--top-p", type=click.FloatRange(min=0, max=1), default=1.0, show_default=True, help="Nucleus of sampling."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
 @click.option("--template", metavar="NAME", help="Conversation template; the checkpoint's by default.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default.")
-@click.option("--dtype", metavar="NAME", help="float16, bfloat16 or float32; float16 on a GPU, else float32, by default.")
+@click.option(
+    "--dtype", metavar="NAME", help="float16, bfloat16 or float32; float16 on a GPU, else float32, by default."
+)
 def infer(
     question: str,
     model_path: str,
@@ -50,13 +60,19 @@ def infer(
     if missing is not None:
         raise ConfigError(f"{missing} does not exist: check the path given to --image or --video.")
 
+    # Both are light: a wrong path is told at once.
+    from navila.model.location import checkpoint_folder, read_root
+
+    folder = checkpoint_folder(model_path)
+    read_root(folder)
+
     import torch
 
     from navila.images import read_image
     from navila.model.load import load
     from navila.video import read_video
 
-    model = load(model_path, device=device, dtype=dtype, template=template)
+    model = load(folder, device=device, dtype=dtype, template=template)
     frames = num_frames or model.config.num_video_frames
     media = [read_image(path) for path in images]
     for path in videos:

@@ -65,4 +65,3 @@ def _only(fitting: list[SpecT], kind: str, wanted: str) -> SpecT:
         names = " or ".join(repr(spec.name) for spec in fitting)
         raise AmbiguousComponentError(f"Several {kind} components load {wanted!r}: leave out all but one of {names}.")
     return fitting[0]
-

@@ -11,13 +11,13 @@ import torch
 from navila.errors import ConfigError
 from navila.model.components import llm_backend, projector, projector_spec, vision_encoder, vision_encoder_spec
 from navila.model.config import NavilaConfig
-from navila.model.load import checkpoint_folder, model_type_of, resolve_dtype, template_for
+from navila.model.load import model_type_of, resolve_dtype, template_for
+from navila.model.location import checkpoint_folder, read_json
 from navila.model.vocabulary import add_pad_token, grow_vocabulary
-from navila.model.weights import cast_parameters, read_json
+from navila.model.weights import cast_parameters
 from navila.plugins import default_host
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     from navila.model.llm import LLMBackend
@@ -61,12 +61,13 @@ def build(
     from navila.model.modeling import NavilaForCausalLM
 
     root = NavilaConfig(**{"image_aspect_ratio": "resize", **config})
-    backend, language_model, llm_folder = _llm(llm, tokenizer, attn_implementation)
-    words = tokenizer if tokenizer is not None else llm_folder
-    if words is None:
-        raise ConfigError("There is no tokenizer: give tokenizer= a folder or object, as the language model is not a folder.")
-    if isinstance(words, str | Path):
-        words = backend.load_tokenizer(checkpoint_folder(words))
+    backend, llm_folder = _llm_source(llm)
+    words = _tokenizer(tokenizer if tokenizer is not None else llm_folder, backend)
+    if isinstance(llm, Mapping):
+        language_model = backend.build({"vocab_size": len(words), **llm}, attn_implementation=attn_implementation)
+    else:
+        assert llm_folder is not None
+        language_model = backend.from_pretrained(llm_folder, attn_implementation=attn_implementation)
     add_pad_token(words, language_model)
     grow_vocabulary(language_model, len(words))
 
@@ -80,7 +81,7 @@ def build(
     if (joint.in_features, joint.out_features) != (encoder.hidden_size, language_model.config.hidden_size):
         raise ConfigError(
             f"The projector maps {joint.in_features} to {joint.out_features} channels, but the encoder gives "
-            f"{encoder.hidden_size} and the language model takes {language_model.config.hidden_size}: choose parts that fit."
+            f"{encoder.hidden_size} and the language model takes {language_model.config.hidden_size}: choose others."
         )
     root.hidden_size, root.mm_hidden_size = joint.out_features, joint.in_features
     model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
@@ -89,21 +90,27 @@ def build(
     return model
 
 
-def _llm(
-    part: Part, tokenizer: Any, attn_implementation: str | None
-) -> tuple[type[LLMBackend], PreTrainedModel, Path | None]:
-    """Backend, model and, when it came from one, its folder."""
+def _llm_source(part: Part) -> tuple[type[LLMBackend], Path | None]:
+    """The backend of a language model and, unless it is built from a config, its folder."""
     if isinstance(part, Mapping):
-        backend = llm_backend(_type_of(part, "model_type", "llm"))
-        sizes = {} if "vocab_size" in part or not hasattr(tokenizer, "__len__") else {"vocab_size": len(tokenizer)}
-        return backend, backend.build({**part, **sizes}, attn_implementation=attn_implementation), None
-    if str(part) in default_host().registry("llm"):
+        return llm_backend(_type_of(part, "model_type", "llm")), None
+    if not Path(part).is_dir() and str(part) in default_host().registry("llm"):
         raise ConfigError(
-            f"llm={str(part)!r} names a family, not a size: give a config with model_type and sizes, a folder or a Hub id."
+            f"llm={str(part)!r} is a family, not a size: give a config with model_type and sizes, a folder or a Hub id."
         )
     folder = checkpoint_folder(part)
-    backend = llm_backend(model_type_of(folder, None))
-    return backend, backend.from_pretrained(folder, attn_implementation=attn_implementation), folder
+    return llm_backend(model_type_of(folder, None)), folder
+
+
+def _tokenizer(source: Any, backend: type[LLMBackend]) -> Any:
+    """The tokenizer of a folder, or the one given."""
+    if source is None:
+        raise ConfigError(
+            "There is no tokenizer: give tokenizer= a folder or object, as the language model is not a folder."
+        )
+    if isinstance(source, str | Path):
+        return backend.load_tokenizer(checkpoint_folder(source))
+    return source
 
 
 def _vision_tower(part: Part, **options: Any) -> VisionEncoder:

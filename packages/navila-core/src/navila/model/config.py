@@ -8,9 +8,6 @@ from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
 
-#: `model_type` values of checkpoints of this layout.
-MODEL_TYPES = ("llava_llama", "llava", "navila")
-
 _DEFAULTS: dict[str, Any] = {
     "llm_cfg": None,
     "vision_tower_cfg": None,
@@ -35,8 +32,8 @@ class NavilaConfig(PretrainedConfig):
         image_aspect_ratio: `resize`, `pad` or None (see `navila.images.process_image`).
         num_video_frames: frames a navigation prompt holds.
         fps: sampling rate of videos in 1/s; 0 samples `num_video_frames` uniformly.
-        mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`); without
-            a feature, all patches and no class token.
+        mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`); when
+            the feature is None, all patches and no class token.
         conversation: name of the template the model was trained with.
 
     Every other key of a file becomes an attribute too and is written back.

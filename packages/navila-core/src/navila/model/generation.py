@@ -27,6 +27,20 @@ from navila.video import is_video, read_video
 #: A part of a message: text, an image (PIL or (H, W, 3) uint8), or the path of an image or a video.
 Part = str | Image.Image | NDArray[np.uint8] | Path
 
+#: Settings that change nothing; what is not set would come from the checkpoint's `generation_config.json`.
+_NEUTRAL = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "early_stopping": False,
+    "num_return_sequences": 1,
+}
+
 
 class ConversationalModel(PreTrainedModel, GenerationMixin):
     """Tokenizer, image processor and template of a composed model, and what can be said with them."""
@@ -62,9 +76,7 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         pictures = [as_pil(image) for image in images]
         return torch.from_numpy(process_images(pictures, self.image_processor, self.config.image_aspect_ratio))
 
-    def prepare(
-        self, prompt_text: str, images: Sequence[Image.Image | NDArray[np.uint8]] = ()
-    ) -> dict[str, Tensor]:
+    def prepare(self, prompt_text: str, images: Sequence[Image.Image | NDArray[np.uint8]] = ()) -> dict[str, Tensor]:
         """Inputs of `forward` and `generate` for one rendered prompt, on the model's device.
 
         Args:
@@ -80,14 +92,16 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         """
         marks = prompt_text.count(IMAGE_TOKEN)
         if marks != len(images):
-            raise DataError(f"The prompt holds {marks} times <image>, but {len(images)} images were given: make them equal.")
+            raise DataError(
+                f"The prompt holds {marks} times <image>, but {len(images)} images were given: make them equal."
+            )
         ids = tokenize_with_images(prompt_text, self.tokenizer)
         taken = len(ids) + len(images) * (self.tokens_per_image - 1)
         limit = getattr(self.llm.config, "tokenizer_model_max_length", None)
         if limit and taken > limit:
             raise DataError(
-                f"The prompt takes {taken} positions ({len(images)} images of {self.tokens_per_image}), but the model was "
-                f"trained with at most {limit}: use fewer images or a shorter text."
+                f"The prompt takes {taken} positions ({len(images)} images of {self.tokens_per_image}), but the model "
+                f"was trained with at most {limit}: use fewer images or a shorter text."
             )
         inputs = {"input_ids": torch.tensor([ids], device=self.device)}
         if images:
@@ -126,7 +140,8 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
 
         Inputs as in `forward`; rows may differ in length (`attention_mask` says which positions are real). Settings are
         those given here and no others: what a checkpoint's `generation_config.json` says about sampling is not used.
-        Answers end at `eos_token_id`, by default at `stop_ids()`; `options` go to transformers' `generate`.
+        Answers end at `eos_token_id`, by default at `stop_ids()`; `options` are further settings and arguments of
+        transformers' `generate`, e.g. `repetition_penalty` or `streamer`.
         """
         if input_ids is None:
             raise DataError("generate needs input_ids: make them with model.prepare(prompt, images).")
@@ -139,22 +154,22 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
             padding_side="left",
         )
         stops = self.stop_ids() if eos_token_id is None else eos_token_id
+        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if do_sample else {}
         settings = GenerationConfig(
+            **{**_NEUTRAL, **sampling},
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
-            temperature=temperature if do_sample else 1.0,
-            top_p=top_p if do_sample else 1.0,
-            top_k=top_k if do_sample else 50,
             num_beams=num_beams,
             eos_token_id=stops if isinstance(stops, int) else list(stops),
             pad_token_id=self.pad_id(),
             use_cache=True,
         )
+        rest = settings.update(**options)
         return self.llm.generate(
             inputs_embeds=batch.inputs_embeds,
             attention_mask=batch.attention_mask.long(),
             generation_config=settings,
-            **options,
+            **rest,
         )
 
     def pad_id(self) -> int:

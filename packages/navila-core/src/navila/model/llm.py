@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from navila.errors import CheckpointError
-from navila.model.weights import cast_parameters, merged_config, read_json, weight_files, write_json
+from navila.model.location import read_json
+from navila.model.weights import cast_parameters, merged_config, weight_files, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
 
 
 class LLMBackend(ABC):
@@ -125,7 +124,7 @@ class LLMBackend(ABC):
             CheckpointError: its files are missing or cannot be read.
         """
         folder = Path(folder)
-        settings = read_json(folder / "tokenizer_config.json")
+        read_json(folder / "tokenizer_config.json")
         try:
             if (folder / "tokenizer.json").is_file():
                 from transformers import PreTrainedTokenizerFast
@@ -134,14 +133,14 @@ class LLMBackend(ABC):
             else:
                 from transformers import AutoTokenizer
 
-                tokenizer = AutoTokenizer.from_pretrained(folder, legacy=settings.get("legacy", False), local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
         tokenizer.padding_side = "right"
-        if getattr(tokenizer, "is_fast", False):
-            # Without effect on these tokenizers since transformers 5, but for a warning at the first decoding.
-            tokenizer.clean_up_tokenization_spaces = False
+        # Since transformers 5, the clean-up of spaces that a tokenizer's config asks for is ignored with byte-pair
+        # encodings; answers of released checkpoints were decoded with it.
+        tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
         return tokenizer
 
 

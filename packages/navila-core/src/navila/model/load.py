@@ -10,8 +10,9 @@ import torch
 
 from navila.errors import CheckpointError, ConfigError
 from navila.model.components import llm_backend, projector, vision_encoder
-from navila.model.config import MODEL_TYPES, NavilaConfig, part_config
-from navila.model.weights import cast_parameters, read_json
+from navila.model.config import NavilaConfig, part_config
+from navila.model.location import checkpoint_folder, read_json, read_root
+from navila.model.weights import cast_parameters
 
 if TYPE_CHECKING:
     from navila.conversation import Template
@@ -88,9 +89,7 @@ def load(
     return model.to(where).eval()
 
 
-def load_projector(
-    folder: Path, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int
-) -> Any:
+def load_projector(folder: Path, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int) -> Any:
     """The projector of a checkpoint; its sizes come from the top config when its own file lacks them."""
     path = folder / "config.json"
     own = read_json(path) if path.is_file() else {}
@@ -103,30 +102,12 @@ def load_projector(
 
 
 def read_config(folder: Path) -> NavilaConfig:
-    """The top `config.json` of a checkpoint.
-
-    Raises:
-        CheckpointError: it is missing, unreadable or of another kind of model.
-    """
-    path = folder / "config.json"
-    steps = [f for f in folder.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
-    if steps and not path.is_file():
-        last = max(steps, key=lambda f: int(f.name.removeprefix("checkpoint-")))
-        raise CheckpointError(f"{folder} is the folder of a training run: give one of its checkpoints, e.g. {last}.")
-    raw = read_json(path)
-    model_type = raw.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise CheckpointError(
-            f"{path} has model_type {model_type!r}, which is no composed model: expected one of {', '.join(MODEL_TYPES)}."
-        )
-    for part in ("llm", "vision_tower", "mm_projector"):
-        needed = part != "mm_projector" or not part_config(raw.get("mm_projector_cfg"))
-        if needed and not (folder / part).is_dir():
-            raise CheckpointError(f"{folder} has no folder {part}/: the checkpoint is partial.")
+    """The top `config.json` of a checkpoint; raises as `read_root`."""
+    raw = read_root(folder)
     try:
         return NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
     except Exception as error:
-        raise CheckpointError(f"{path} has a field of a wrong kind: {error}") from error
+        raise CheckpointError(f"{folder / 'config.json'} has a field of a wrong kind: {error}") from error
 
 
 def model_type_of(folder: Path, fallback: Any) -> str:
@@ -137,31 +118,6 @@ def model_type_of(folder: Path, fallback: Any) -> str:
     if not isinstance(model_type, str):
         raise CheckpointError(f"{path} has no model_type: without it the part cannot be told.")
     return model_type
-
-
-def checkpoint_folder(path: str | Path) -> Path:
-    """The folder of a checkpoint, downloaded first when `path` is a Hub id.
-
-    Raises:
-        CheckpointError: there is no such folder, and it cannot be downloaded.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        # Some training runs leave the model one level down.
-        return folder / "model" if not (folder / "config.json").is_file() and (folder / "model").is_dir() else folder
-    name = str(path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
-        raise CheckpointError(f"{name!r} is no folder here, nor an id of the form owner/name: check the path.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{name!r} is no folder here and cannot be downloaded from the Hugging Face Hub ({reason}): check the name, "
-            "the network, or fetch it elsewhere and give its folder."
-        ) from error
 
 
 def template_for(name: str | None, config: NavilaConfig, tokenizer: Any) -> Template | None:
@@ -206,7 +162,9 @@ def check_attention(name: str | None) -> None:
     if name is not None and name not in known:
         raise ConfigError(f"There is no attention {name!r}: use one of {', '.join(sorted(known))}.")
     if name == "flash_attention_2" and not is_flash_attn_2_available():
-        raise ConfigError(f"{name} needs the package flash-attn and a GPU: run `pip install flash-attn`, or use 'sdpa'.")
+        raise ConfigError(
+            f"{name} needs the package flash-attn and a GPU: run `pip install flash-attn`, or use 'sdpa'."
+        )
 
 
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -103,8 +103,11 @@ class NavilaForCausalLM(ConversationalModel):
             labels: (B, L), -100 where there is no loss (images and padding are never supervised).
             image_features: (N, T, D) from `encode_images`, instead of `pixel_values`.
             image_index: (K,) long, the image that the k-th image token shows, so that a frame that occurs many times
-                in a batch is encoded once. Without it there must be exactly one image for each token.
+                in a batch is encoded once. Without it there must be exactly one image for each token. With it, images
+                that no token shows are allowed: in a distributed run, a rank whose batch is text alone gives a blank
+                image and an empty `image_index`, so that all ranks run the same modules.
             branch_ids: (B, L), for rows of several samples with one beginning (`navila.model.splice.branch_attention`).
+            use_cache: return `past_key_values`; not by default.
             supervised_logits_only: compute logits only at positions where some row has a label; `logits` then has
                 those positions only. For training, where nothing else is used.
             num_items_in_batch: in `kwargs`, as the Trainer gives it: the loss is then the sum divided by it.
@@ -124,11 +127,13 @@ class NavilaForCausalLM(ConversationalModel):
                 branch_ids=branch_ids,
             )
             input_ids, inputs_embeds, labels = None, batch.inputs_embeds, batch.labels
+            # transformers reads packing from the positions, but only where there is neither mask nor cache: every
+            # padding position (0) then is a sample of its own, and no real one sees it.
             packed = position_ids is not None
-            needs_mask = self._needs_mask(batch.attention_mask)
-            # Without a mask, attention stays on its causal fast path, and transformers reads packing from positions.
-            attention_mask = batch.attention_mask if needs_mask else None
-            position_ids = batch.position_ids if needs_mask or packed else None
+            masked = not packed and self._needs_mask(batch.attention_mask)
+            attention_mask = batch.attention_mask if masked else None
+            position_ids = batch.position_ids if masked or packed else None
+            use_cache = bool(use_cache)
             if batch.branches is not None:
                 position_ids, attention_mask = branch_attention(batch.branches)
         if supervised_logits_only and labels is not None:
@@ -156,8 +161,9 @@ class NavilaForCausalLM(ConversationalModel):
         if bool(attention_mask.all()):
             return False
         config = self.llm.config
-        told = str(config._attn_implementation) not in ("sdpa", "eager") or getattr(config, "output_router_logits", False)
-        return told or not bool(attention_mask[:, 0].all())
+        causal = str(config._attn_implementation) in ("sdpa", "eager")
+        counts = getattr(config, "output_router_logits", False)
+        return counts or not causal or not bool(attention_mask[:, 0].all())
 
     def embed(
         self,
@@ -199,7 +205,7 @@ class NavilaForCausalLM(ConversationalModel):
         )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """As in torch, but rotary frequencies stay in float32 when everything is cast (DeepSpeed casts whole models)."""
+        """As in torch, but rotary frequencies stay in float32 when all is cast (DeepSpeed casts whole models)."""
         exact = {name: b for name, b in self.llm.named_buffers() if b.dtype == torch.float32}
         super()._apply(fn, recurse)
         for name, buffer in exact.items():

@@ -10,7 +10,8 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from navila.errors import CheckpointError, ConfigError
-from navila.model.weights import load_into, read_json, read_state_dict, without_init, write_json, write_state_dict
+from navila.model.location import read_json
+from navila.model.weights import load_into, read_state_dict, without_init, write_json, write_state_dict
 
 MODEL_TYPE = "v2l_projector"
 

@@ -44,8 +44,8 @@ def splice(
 
     `text_embeds` (B, L, D) are the embeddings of the ids (anything at images). `image_index` (K,) names the feature row
     of the k-th image token, counted row by row; without it, the k-th token takes the k-th image. `position_ids`,
-    `labels` and `branches` are in the layout of `input_ids`; position 0 starts a packed sample. Masked positions are dropped wherever
-    they are, and the rows padded again on `padding_side`.
+    `labels` and `branches` are in the layout of `input_ids`; position 0 starts a packed sample. Masked positions are
+    dropped wherever they are, and the rows padded again on `padding_side`.
 
     Raises:
         DataError: the number of images is not the number of image tokens.
@@ -149,5 +149,7 @@ def _check_counts(is_image: Tensor, count: int, image_index: Tensor | None) -> N
             f"image_index has {image_index.numel()} entries for {wanted} image tokens (by row: {per_row}): "
             "it needs one for each."
         )
-    if wanted and not (0 <= int(image_index.min()) and int(image_index.max()) < count):
-        raise DataError(f"image_index goes up to {int(image_index.max())} but there are {count} images, counted from 0.")
+    if wanted and (int(image_index.min()) < 0 or int(image_index.max()) >= count):
+        raise DataError(
+            f"image_index goes up to {int(image_index.max())} but there are {count} images, counted from 0."
+        )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from navila.errors import ConfigError, DataError
 from navila.images import ImageProcessor
-from navila.model.weights import load_into, read_json, read_state_dict, without_init, write_json, write_state_dict
+from navila.model.location import read_json
+from navila.model.weights import load_into, read_state_dict, without_init, write_json, write_state_dict
 
 
 class VisionEncoder(nn.Module, ABC):

@@ -1,9 +1,8 @@
-"""Tensors and JSON of a checkpoint folder: safetensors, sharded or not, and old `.bin` files; every error names the file."""
+"""Tensors of a checkpoint folder: safetensors, sharded or not, and old `.bin` files; every error names the file."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,26 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from navila.errors import CheckpointError
+from navila.model.location import read_json
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable or no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: the checkpoint is partial, or this is not its folder.") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}): fetch the file again.") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__} where a JSON object is expected: fetch it again.")
-    return value
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -132,8 +115,8 @@ def without_init() -> Iterator[None]:
 def replacing(folder: Path) -> Iterator[Path]:
     """A scratch folder whose files take their place in `folder` when the block ends well.
 
-    A checkpoint can so be saved over the one it was loaded from, whose files are still mapped into memory, and a run that
-    dies while saving leaves the old one whole. Weight files of an earlier save that are not written again are removed.
+    A checkpoint can so be saved over the one it was loaded from, whose files are still mapped into memory, and a run
+    that dies while saving leaves the old one whole. Weight files of an earlier save, not written again, are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
@@ -142,7 +125,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         written = sorted(file.relative_to(scratch) for file in scratch.rglob("*") if file.is_file())
         for file in written:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(scratch / file, folder / file)
+            (scratch / file).replace(folder / file)
         for part in {file.parent for file in written}:
             for pattern in ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json"):
                 for stale in (folder / part).glob(pattern):
