@@ -148,6 +148,7 @@ def _choose(word: str, split: str | None) -> tuple[str, str]:
 
 def _list(as_json: bool) -> None:
     from navila.cli.components import facts
+    from navila.cli.tables import table
 
     entries = default_host().registry("benchmark").entries
     if as_json:
@@ -158,21 +159,15 @@ def _list(as_json: bool) -> None:
     if not entries:
         click.echo("No benchmark is installed: try `pip install navila-bench-vln`.")
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("task", "splits", "metrics", "tags", "needs", "from", box=box.SIMPLE_HEAD, pad_edge=False)
+    rows = []
     for entry in entries:
         spec = entry.spec
         splits = [spec.default_split, *(name for name in spec.splits if name != spec.default_split)]
         needs = [*spec.data, *([f"simulator {spec.simulator}"] if spec.simulator else [])]
         metrics = " ".join(metric.name for metric in spec.metrics)
-        table.add_row(spec.name, " ".join(splits), metrics, " ".join(spec.tags), "\n".join(needs), str(entry.origin))
-    Console().print(table)
-    click.echo(
-        "The first split is the default. Run a task with `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`."
-    )
+        rows.append((spec.name, " ".join(splits), " ".join(spec.tags), ", ".join(needs), metrics, str(entry.origin)))
+    click.echo(table(("TASK", "SPLITS", "TAGS", "NEEDS", "METRICS", "FROM"), rows))
+    click.echo("\nThe first split is the default. Run `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`.")
 
 
 def _show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None:

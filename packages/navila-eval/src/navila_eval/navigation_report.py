@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,14 +90,20 @@ def _load(agent: str, path: Path) -> _Run:
 
 
 def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_each: int) -> str:
+    ids = sorted(runs[0].records, key=_natural) if runs else []
     cards = [
         _card(number, index, episode_id, [run for run in runs if episode_id in run.records], frames_each)
-        for index, episode_id in enumerate(runs[0].records if runs else (), 1)
+        for index, episode_id in enumerate(ids, 1)
     ]
     return (
         f'<section data-section="{number}"><h2>{html.escape(section.title)}</h2>'
         f"{_table(runs)}<div class='cards'>{''.join(cards)}</div></section>"
     )
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sorting key that puts `9` before `10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def _table(runs: Sequence[_Run]) -> str:
@@ -114,7 +121,7 @@ def _row(run: _Run) -> str:
     for name, _, _, pattern in _COLUMNS:
         value, interval = metrics.get(name), run.results["confidence_95"].get(name)
         shown = "n/a" if value is None else pattern.format(value)
-        low_high = "" if not interval else "{:.2f} to {:.2f}".format(*interval)
+        low_high = "" if not interval else "{:.2f}&ndash;{:.2f}".format(*interval)
         bar = _bar(value, interval, run.agent) if name == "sr" and value is not None else ""
         cells.append(f"<td>{shown}<small>{low_high}</small>{bar}</td>")
     counters = run.results["counters"]
@@ -169,7 +176,8 @@ def _walk(run: _Run, record: Record, frames: Sequence[_Frame]) -> str:
         story = f"the simulator failed: {html.escape(record['error'] or '')}"
     else:
         deed = "stopped" if record["outcome"] == "stopped" else "ran out of steps"
-        story = f"{deed} {metrics['distance_to_goal']:.2f} m from the goal after {metrics['steps_taken']:.0f} steps"
+        count = f"{metrics['steps_taken']:.0f} step{'s' if metrics['steps_taken'] != 1 else ''}"
+        story = f"{deed} {metrics['distance_to_goal']:.2f} m from the goal after {count}"
     mark = '<span class="good">✓</span>' if metrics["success"] else '<span class="bad">✗</span>'
     strip = f'<div class="strip" tabindex="0">{"".join(map(_figure, frames))}</div>' if frames else ""
     return (

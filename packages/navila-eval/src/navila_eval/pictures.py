@@ -16,7 +16,7 @@ from navila_eval.walk import Walk
 #: Longest side of a kept first-person image in pixels.
 FRAME_SIDE = 128
 #: Longest side of a kept map in pixels.
-MAP_SIDE = 320
+MAP_SIDE = 448
 
 
 class PictureKeeper:
@@ -43,7 +43,7 @@ class PictureKeeper:
             return
         image = Image.fromarray(top_down.rgb)
         image.thumbnail((MAP_SIDE, MAP_SIDE))
-        image.convert("RGB").save(folder / "map.jpg", quality=72)
+        image.convert("RGB").save(folder / "map.jpg", quality=60)
         landmarks = []
         if isinstance(walk.simulator, ProceduralSimulator):
             landmarks = [

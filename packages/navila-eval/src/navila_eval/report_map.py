@@ -50,8 +50,11 @@ def draw_map(kept: tuple[bytes, Mapping[str, Any]], walks: Mapping[str, Record])
     x, y = (sum(goal[axis] for goal in goals) / len(goals) for axis in (0, 1))
     taken = [_taken(agent, facts, walk["positions"]) for agent, walk in walks.items() if agent != "expert"]
     width, height = facts["width"] * _scale(facts), facts["height"] * _scale(facts)
+    whole = f"0 0 {width:.1f} {height:.1f}"
+    points = [*goals, *(map_point(facts, p) for walk in walks.values() for p in walk["positions"])]
     return (
-        f'<figure class="map"><svg viewBox="0 0 {width:.1f} {height:.1f}" role="img"><title>map from above</title>'
+        f'<figure class="map"><svg viewBox="{_close_up(points, width, height)}" data-other="{whole}" role="img">'
+        "<title>map from above</title>"
         f'<image href="{image_uri(jpeg)}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none"/>'
         f'<g class="reach">{"".join(_circle("", goal, radius) for goal in goals)}</g>'
         f"{_polyline('reference', agent_colour('expert'), facts, lead['gt_locations'])}"
@@ -65,6 +68,16 @@ def draw_map(kept: tuple[bytes, Mapping[str, Any]], walks: Mapping[str, Record])
 
 def _scale(facts: Mapping[str, Any]) -> float:
     return SIDE / max(facts["width"], facts["height"])
+
+
+def _close_up(points: Sequence[tuple[float, float]], width: float, height: float) -> str:
+    """View box round the points with a margin, square where the map allows it."""
+    (left, right), (top, bottom) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    side = max(right - left, bottom - top) + 0.3 * SIDE
+    across, down = min(side, width), min(side, height)
+    x = min(max((left + right - across) / 2, 0), width - across)
+    y = min(max((top + bottom - down) / 2, 0), height - down)
+    return f"{x:.1f} {y:.1f} {across:.1f} {down:.1f}"
 
 
 def _landmark(facts: Mapping[str, Any], mark: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.table import Table
 
 from navila_eval.benchmark import Results
@@ -27,14 +28,17 @@ def comparison_table(
     metrics: Sequence[str] = ("sr", "spl", "os", "ne", "ndtw", "sdtw", "pl", "steps"),
 ) -> Table:
     """Several agents over the same episodes, one a row; success rates with their intervals."""
-    table = Table("agent", "episodes", *metrics, title=title, title_justify="left")
+    table = Table(
+        "agent", "n", *metrics, title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for agent, results in runs.items():
         cells = []
         for name in metrics:
             interval = results.intervals.get(name) if name == "sr" else None
-            shown = _number(results.metrics.get(name))
-            cells.append(f"{shown} [{interval[0]:.2f} to {interval[1]:.2f}]" if interval else shown)
-        table.add_row(agent.replace("_", " "), str(results.count), *(cell.replace("[", r"\[") for cell in cells))
+            value = results.metrics.get(name)
+            shown = "n/a" if value is None else f"{value:.1f}" if name == "steps" else f"{value:.2f}"
+            cells.append(f"{shown} ({interval[0]:.2f}-{interval[1]:.2f})" if interval else shown)
+        table.add_row(agent.replace("_", " ").replace("-", " "), str(results.count), *cells)
     return table
 
 

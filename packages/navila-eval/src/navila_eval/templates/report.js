@@ -32,6 +32,14 @@ document.addEventListener("pointerover", (event) => {
   here.setAttribute("cy", frame.dataset.y);
 });
 
+// Clicking a map shows the whole floor, clicking again the close-up.
+for (const map of document.querySelectorAll(".map svg"))
+  map.addEventListener("click", () => {
+    const shown = map.getAttribute("viewBox");
+    map.setAttribute("viewBox", map.dataset.other);
+    map.dataset.other = shown;
+  });
+
 document.getElementById("theme").addEventListener("click", () => {
   const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
   document.documentElement.dataset.theme = dark ? "light" : "dark";

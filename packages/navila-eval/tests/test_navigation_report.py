@@ -1,0 +1,217 @@
+"""The HTML report: complete, self-contained, bounded in size."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from navila.actions import Action, parse
+from navila.plugins import default_host
+from navila.simulation import Embodiment, Episode, Observation
+from navila_eval.agents import Agent, ExpertAgent, RandomAgent, wrong_instruction
+from navila_eval.navigation import NavigationTask, evaluate_agent
+from navila_eval.navigation_report import ReportSection, write_report
+from navila_eval.walk import Walk
+from PIL import Image
+
+pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
+
+BODY = Embodiment(name="tiny", width=48, height=48)
+
+
+def goal_radius(episode: Episode) -> float:
+    return episode.goal_radius
+
+
+class Sighted(Agent[list[str]]):
+    """Turns once and stops, with its eyes open; what it says has to be escaped."""
+
+    def __init__(self, name: str = "model", misled: bool = False) -> None:
+        self.name = name
+        self._misled = misled
+
+    def instruction(self, episode: Episode) -> str:
+        return wrong_instruction(0)(episode) if self._misled else episode.instruction
+
+    def begin(self, episode: Episode, simulator: Any) -> list[str]:
+        return ["The next action is turn left 30 degree.", "<b>stop</b> & rest"]
+
+    def act(self, states: Sequence[list[str]], observations: Sequence[Observation]) -> list[Action]:
+        return [parse(state.pop(0)) for state in states]
+
+
+@dataclass
+class Page(HTMLParser):
+    """What of a page the tests look at."""
+
+    articles: list[str | None] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    captions: int = 0
+    text: list[str] = field(default_factory=list)
+    open_tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag == "article":
+            self.articles.append(named.get("class"))
+        self.captions += tag == "figcaption"
+        self.addresses += [value for key in ("src", "href", "action", "data") if (value := named.get(key))]
+        if tag not in ("img", "meta", "br", "link", "image", "path", "rect", "polyline"):
+            self.open_tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open_tags:
+            assert self.open_tags.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory: pytest.TempPathFactory) -> list[ReportSection]:
+    simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
+    folder = tmp_path_factory.mktemp("runs")
+    sections = []
+    for level in (0, 1):
+        task = NavigationTask(
+            name="houses",
+            split=f"level{level}",
+            episodes=simulator.make_episodes(level=level, seed=5, count=3),
+            embodiment=BODY,
+            max_steps=30,
+            success_distance=goal_radius,
+        )
+        agents = [Sighted(), Sighted("wrong_instruction", misled=True), RandomAgent(0), ExpertAgent(goal_radius)]
+        runs = {}
+        for agent in agents:
+            path = folder / str(level) / agent.name
+            identity = {"agent": agent.name}
+            evaluate_agent(task, lambda agent=agent: agent, [simulator], path, identity=identity, quiet=True)
+            runs[agent.name] = path
+        sections.append(ReportSection(title=f"Level {level} <houses>", runs=runs))
+    return sections
+
+
+@pytest.fixture(scope="module")
+def page(sections: list[ReportSection], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, sections, title="A & B")
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return path.read_text(encoding="utf-8"), page
+
+
+def test_every_episode_has_a_card_with_its_instruction(page: tuple[str, Page], sections: list[ReportSection]) -> None:
+    _, parsed = page
+    assert len(parsed.articles) == 6
+    text = "".join(parsed.text)
+    for level in (0, 1):
+        for number in range(3):
+            assert f"houses-{level}-5-{number}" in text
+    assert "told: " in text, "the wrong instruction is shown beside the right one"
+    assert "A & B" in text
+
+
+def test_success_and_failure_are_those_of_the_first_agent(
+    sections: list[ReportSection], tmp_path: Path, page: tuple[str, Page]
+) -> None:
+    expert_first = [
+        ReportSection(title=s.title, runs={"expert": s.runs["expert"], "random": s.runs["random"]}) for s in sections
+    ]
+    write_report(tmp_path / "r.html", expert_first, title="t")
+    parsed = Page()
+    parsed.feed((tmp_path / "r.html").read_text())
+    assert parsed.articles == ["success"] * 6
+    assert set(page[1].articles) == {"failure"}
+
+
+def test_the_page_needs_nothing_but_itself(page: tuple[str, Page]) -> None:
+    source, parsed = page
+    assert parsed.addresses
+    assert all(address.startswith("data:image/jpeg;base64,") for address in parsed.addresses)
+    outside = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", source)
+    assert not re.search(r"https?://|@import|url\(|<link|<iframe|fetch\(|XMLHttpRequest", outside)
+    assert parsed.open_tags == [], "every tag is closed"
+
+
+def test_its_pictures_are_images_of_what_was_seen(page: tuple[str, Page]) -> None:
+    _, parsed = page
+    sizes = []
+    for address in parsed.addresses:
+        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+            image.load()
+            sizes.append(image.size)
+    # Two sighted agents, two decisions each, six episodes; and one map an episode.
+    assert sizes.count((48, 48)) == 2 * 2 * 6
+    assert len(sizes) == 2 * 2 * 6 + 6
+    assert parsed.captions == 2 * 2 * 6
+
+
+def test_what_a_model_says_cannot_become_markup(page: tuple[str, Page]) -> None:
+    source, _ = page
+    assert "<b>stop</b> & rest" not in source
+    assert "&lt;b&gt;stop&lt;/b&gt; &amp; rest" in source
+
+
+def test_pictures_stay_within_the_budget(
+    sections: list[ReportSection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navila_eval import navigation_report
+
+    write_report(tmp_path / "full.html", sections, title="t")
+    monkeypatch.setattr(navigation_report, "PICTURE_BUDGET", 20_000)
+    write_report(tmp_path / "small.html", sections, title="t")
+    assert (tmp_path / "small.html").stat().st_size < (tmp_path / "full.html").stat().st_size
+    parsed = Page()
+    parsed.feed((tmp_path / "small.html").read_text())
+    assert len(parsed.articles) == 6
+
+
+def test_a_walk_that_was_not_kept_is_still_told(tmp_path: Path) -> None:
+    simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
+    task = NavigationTask(
+        name="houses",
+        split="level0",
+        episodes=simulator.make_episodes(level=0, seed=5, count=2),
+        embodiment=BODY,
+        max_steps=30,
+        success_distance=goal_radius,
+    )
+    evaluate_agent(
+        task, lambda: RandomAgent(0), [simulator], tmp_path / "run", identity={}, report_episodes=0, quiet=True
+    )
+    write_report(tmp_path / "r.html", [ReportSection(title="t", runs={"random": tmp_path / "run"})], title="t")
+    parsed = Page()
+    parsed.feed((tmp_path / "r.html").read_text())
+    assert len(parsed.articles) == 2
+    assert parsed.addresses == []
+
+
+def test_a_walk_can_be_kept_without_a_map(tmp_path: Path) -> None:
+    from navila_eval.pictures import PictureKeeper, kept_map
+
+    simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
+    episode = simulator.make_episodes(level=0, seed=5, count=1)[0]
+
+    def no_map() -> Any:
+        raise NotImplementedError
+
+    simulator.top_down_map = no_map
+    keeper = PictureKeeper(tmp_path, [episode.episode_id], frames=True)
+    walk = Walk(episode, simulator, episode.instruction, 10, 1.0)
+    observation = walk.start()
+    keeper.start(walk)
+    keeper.decision(walk, observation)
+    assert kept_map(tmp_path, episode.episode_id) is None
+    assert len(list(tmp_path.rglob("frame_*.jpg"))) == 1
