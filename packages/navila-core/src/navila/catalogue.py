@@ -17,27 +17,41 @@ class CatalogueEntry:
     """`model_type` values of `config.json` that it loads."""
 
 
+#: Only what exists is listed; `tests/test_catalogue.py` holds it to what the plugins themselves say.
 CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-llm-llama", kind="llm", names=("llama",), model_types=("llama",)),
     CatalogueEntry(
         dist="navila-encoder-siglip",
         kind="vision-encoder",
-        names=("siglip", "siglip-so400m-384"),
-        model_types=("siglip_vision_model",),
+        names=(
+            "siglip",
+            "siglip-base-224",
+            "siglip-base-384",
+            "siglip-large-256",
+            "siglip-large-384",
+            "siglip-so400m-224",
+            "siglip-so400m-384",
+            "google/siglip-base-patch16-224",
+            "google/siglip-base-patch16-384",
+            "google/siglip-large-patch16-256",
+            "google/siglip-large-patch16-384",
+            "google/siglip-so400m-patch14-224",
+            "google/siglip-so400m-patch14-384",
+        ),
+        model_types=("siglip_vision_model", "siglip"),
     ),
     CatalogueEntry(
         dist="navila-projector-mlp",
         kind="projector",
-        names=("linear", "identity", "mlp", "mlp-downsample", "mlp_downsample", "mlp2x_gelu"),
+        names=("linear", "identity", "mlp", "mlp2x_gelu", "mlp-downsample", "mlp_downsample"),
         model_types=("v2l_projector",),
     ),
-    CatalogueEntry(
-        dist="navila-dataset-vln", kind="dataset", names=("vln", "r2r", "rxr", "r2r-ce", "rxr-ce", "houses")
-    ),
+    CatalogueEntry(dist="navila-dataset-llava", kind="dataset", names=("llava",)),
+    CatalogueEntry(dist="navila-dataset-vln", kind="dataset", names=("r2r", "rxr", "human", "vln")),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
-    CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses", "r2r-ce", "rxr-ce")),
+    CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),
-    CatalogueEntry(dist="navila-train", kind="command", names=("train", "run")),
+    CatalogueEntry(dist="navila-train", kind="command", names=("train",)),
     CatalogueEntry(dist="navila-eval", kind="command", names=("eval",)),
     CatalogueEntry(dist="navila-demo", kind="command", names=("demo",)),
 )

@@ -130,9 +130,11 @@ class Registry(Generic[SpecT, ComponentT]):
 
     def unknown(self, name: str) -> UnknownComponentError:
         """The error for a name nobody offers: with close matches, and the pip line when a known package has it."""
-        owner, _, bare = name.rpartition("/")
-        dist = distribution_offering(self.kind.name, bare)
-        if dist and owner in ("", dist) and not any(entry.origin.dist == dist for entry in self.entries):
+        owner, _, bare = name.partition("/")
+        dist = distribution_offering(self.kind.name, name)
+        if distribution_offering(self.kind.name, bare) == owner:
+            dist = owner
+        if dist and not any(entry.origin.dist == dist for entry in self.entries):
             if dist in self._absent:
                 return UnknownComponentError(f"The {self.kind.label} {name!r} of {dist} {self._absent[dist]}.")
             return UnknownComponentError(f"No {self.kind.label} {name!r} is installed: run `pip install {dist}`.")
