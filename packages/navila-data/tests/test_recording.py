@@ -144,6 +144,7 @@ def test_another_recording_is_not_overwritten(recorded: Path, tmp_path: Path):
         (["--episodes", "0"], "episodes is 0"),
         (["--sim", "habitatt"], "habitatt"),
         (["--level", "99"], "no level 99"),
+        (["--policy", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, flags: list[str], match: str):

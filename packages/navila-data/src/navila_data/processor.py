@@ -94,9 +94,10 @@ class Processor:
             )
         media = sample.media
         if sample.history and self.history_dropout:
-            # Samples that show the same frames keep or lose them together, so that they still begin alike.
-            shown = zlib.crc32("\n".join(map(str, media)).encode())
-            draw = np.random.default_rng([self.seed, epoch, shown]).random()
+            # Samples that show the same frames keep or lose them together, so that they still begin alike; where the
+            # data lie does not matter.
+            shown = "/".join(path.parts[-2:]) if (path := media[-1]) else ""
+            draw = np.random.default_rng([self.seed, epoch, zlib.crc32(shown.encode())]).random()
             if draw < self.history_dropout:
                 media = (None,) * sample.history + media[sample.history :]
         return Encoded(input_ids=ids, labels=labels, media=media, where=where)

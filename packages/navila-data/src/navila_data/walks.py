@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
@@ -12,6 +12,9 @@ from navila.simulation import Episode, ProceduralSimulator
 from numpy.typing import NDArray
 
 from navila_data.recording import Recorder, RecordSettings, SaveImage
+
+if TYPE_CHECKING:
+    from navila.navigator import Navigator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +92,15 @@ def detour(expert: int, generator: np.random.Generator) -> list[int]:
     return [kinds[generator.integers(len(kinds))]] * int(generator.integers(1, MAX_RUN + 1))
 
 
-def load_navigator(policy: str) -> Any:
-    """The checkpoint as a navigator."""
-    import navila
+def load_navigator(policy: str) -> Navigator:
+    """The checkpoint as a navigator.
 
+    Raises:
+        CheckpointError: there is no whole checkpoint of that name.
+    """
+    import navila
+    from navila.model.location import checkpoint_folder, read_root
+
+    # Before torch is imported, so that a wrong path is told at once.
+    read_root(checkpoint_folder(policy))
     return navila.Navigator(navila.load(policy))

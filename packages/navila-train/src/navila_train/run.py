@@ -13,8 +13,7 @@ import navila
 import transformers
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM, build
-from navila.model.config import MODEL_TYPES
-from navila.model.weights import read_json
+from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
 from navila.plugins import default_host
 from navila_data.collator import Collator
 from navila_data.dataset import LoadOptions
@@ -135,12 +134,12 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
 
 
 def is_composed(path: str) -> bool:
-    """Whether a path or Hub id is a checkpoint of all parts."""
-    folder = Path(path)
-    if not (folder / "config.json").is_file():
-        # A Hub id: `navila.load` fetches it and says what is wrong with it.
-        return not folder.is_dir()
-    return read_json(folder / "config.json").get("model_type") in MODEL_TYPES
+    """Whether a folder or Hub id is a checkpoint of all parts.
+
+    Raises:
+        CheckpointError: there is no such folder or repository, or it has no `config.json`.
+    """
+    return read_json(checkpoint_folder(path) / "config.json").get("model_type") in MODEL_TYPES
 
 
 def make_tokenizer(arguments: Arguments) -> Any:

@@ -1,0 +1,269 @@
+"""navila train, for real: rendered data in, a checkpoint that acts out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import navila
+import numpy as np
+import pytest
+import torch
+from navila.actions import LEGAL_ANSWERS
+from navila.errors import ConfigError, DataError, NavilaError
+from navila_train.parse import parse_flags
+from navila_train.run import run
+from PIL import Image
+from safetensors.torch import load_file
+
+STEPS = 120
+LAYOUT = ("llm", "vision_tower", "mm_projector")
+
+
+def train(*flags: object) -> None:
+    run(parse_flags([str(flag) for flag in flags]))
+
+
+def process(recipe: Path, output: Path, *flags: object) -> list[str]:
+    command = [sys.executable, "-m", "navila", "train"]
+    return [*command, "--config", str(recipe), "--output_dir", str(output), *map(str, flags)]
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for part in LAYOUT:
+        for file in sorted((checkpoint / part).glob("*.safetensors")):
+            tensors |= {f"{part}.{name}": tensor for name, tensor in load_file(file).items()}
+    return tensors
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> set[str]:
+    """The parts whose tensors are all equal."""
+    assert one.keys() == two.keys()
+    return {part for part in LAYOUT if all(torch.equal(one[n], two[n]) for n in one if n.startswith(part))}
+
+
+def log_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole training, in a process of its own."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    flags = ("--max_steps", STEPS, "--save_steps", 40, "--group-by-episode", 8, "--history_dropout", 0.3)
+    done = subprocess.run(process(recipe, output, *flags), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_the_model_loads_and_answers(trained: Path):
+    model = navila.load(trained, device="cpu", dtype="float32")
+    assert model.config.num_video_frames == 4
+    assert model.template.name == "llama_3"
+    image = Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8))
+    assert isinstance(model.generate_content([image, "Where is the sofa?"], max_new_tokens=4), str)
+    navigator = navila.Navigator(model)
+    navigator.reset("Go to the red sofa.")
+    action = navigator.act(image)
+    assert action.status == "ok"
+    assert action.text in LEGAL_ANSWERS
+
+
+def test_the_log_tells_loss_and_speed(trained: Path):
+    lines = [line for line in log_of(trained) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(10, STEPS + 1, 10))
+    assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
+    for name in ("tokens_per_second", "samples_per_second", "images_per_second", "learning_rate", "grad_norm"):
+        assert lines[-1][name] > 0
+
+
+def test_the_completion_marker_says_what_was_trained_on_what(trained: Path):
+    marker = json.loads((trained / "training.json").read_text())
+    assert marker["complete"]
+    assert marker["steps"] == STEPS
+    assert marker["arguments"]["history_dropout"] == 0.3
+    assert marker["arguments"]["llm"]["hidden_size"] == 32
+    assert set(marker["samples"]) == {"vln"}
+    assert "navila-llm-llama" in marker["versions"]
+    assert not list(trained.rglob("training_args.bin")), "no pickles"
+
+
+def test_intermediate_checkpoints_load_too(trained: Path):
+    assert {path.name for path in trained.glob("checkpoint-*")} == {"checkpoint-40", "checkpoint-80", "checkpoint-120"}
+    early, final = weights(trained / "checkpoint-40"), weights(trained)
+    assert same(early, final) == set()
+    assert same(weights(trained / "checkpoint-120"), final) == set(LAYOUT)
+    navila.load(trained / "checkpoint-40", device="cpu")
+
+
+def test_a_finished_training_is_left_alone(trained: Path, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    train("--config", recipe, "--output_dir", trained)
+    assert "finished" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.slow  # three trainings in processes of their own
+def test_a_killed_training_resumes_to_the_same_weights(recipe: Path, tmp_path: Path):
+    """Killed in the middle of an epoch, the run goes on with the samples, optimizer and random state it had."""
+    flags = ("--max_steps", 300, "--save_steps", 30, "--save_total_limit", 2, "--history_dropout", 0.5)
+    killed = subprocess.Popen(process(recipe, tmp_path / "killed", *flags), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "checkpoint-30" / "trainer_state.json").exists():
+        assert killed.poll() is None, killed.stderr.read() if killed.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / "training.json").exists()
+    # The checkpoint that was being written when the process died.
+    partial = tmp_path / "killed" / "checkpoint-299"
+    shutil.copytree(next((tmp_path / "killed").glob("checkpoint-*")), partial)
+    (partial / "trainer_state.json").write_text('{"global_')
+    resumed = subprocess.run(process(recipe, tmp_path / "killed", *flags), capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from" in resumed.stderr
+    whole = subprocess.run(process(recipe, tmp_path / "whole", *flags), capture_output=True, text=True, check=False)
+    assert whole.returncode == 0, whole.stderr
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == set(LAYOUT)
+    losses = [
+        {line["step"]: line["loss"] for line in log_of(tmp_path / name) if "loss" in line}
+        for name in ("killed", "whole")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_training_goes_on_from_a_whole_checkpoint(trained: Path, walks: Path, tmp_path: Path):
+    train(
+        *("--model_name_or_path", trained, "--data_mixture", f"vln:{walks}", "--num_video_frames", 2),
+        *("--output_dir", tmp_path / "run", "--max_steps", 1, "--report_to", "none", "--logging_steps", 1),
+        *("--tune_mm_projector", True, "--save_strategy", "no"),
+    )
+    assert same(weights(trained), weights(tmp_path / "run")) == {"llm", "vision_tower"}
+    assert navila.load(tmp_path / "run", device="cpu").config.num_video_frames == 2
+
+
+def test_parts_of_different_checkpoints_are_composed(trained: Path, walks: Path, tmp_path: Path):
+    train(
+        *(
+            "--llm",
+            trained / "llm",
+            "--vision_tower",
+            trained / "vision_tower",
+            "--mm_projector_type",
+            "mlp_downsample",
+        ),
+        *("--version", "llama_3", "--data_mixture", f"vln:{walks}", "--num_video_frames", 2),
+        *("--output_dir", tmp_path / "run", "--max_steps", 1, "--report_to", "none", "--save_strategy", "no"),
+        *("--tune_mm_projector", "True", "--tune_language_model", "False", "--mm_use_im_start_end", "False"),
+    )
+    assert same(weights(trained), weights(tmp_path / "run")) == {"llm", "vision_tower"}
+
+
+def test_learning_rates_of_the_parts(trained: Path, walks: Path, tmp_path: Path):
+    train(
+        *("--model_name_or_path", trained, "--data_mixture", f"vln:{walks}", "--output_dir", tmp_path / "run"),
+        *("--max_steps", 1, "--report_to", "none", "--save_strategy", "no"),
+        *("--vision_tower_lr", 0, "--mm_projector_lr", 0, "--learning_rate", "1e-3"),
+    )
+    assert same(weights(trained), weights(tmp_path / "run")) == {"vision_tower", "mm_projector"}
+
+
+def test_broken_frames_are_left_out_counted_and_bounded(trained: Path, walks: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(walks, data)
+    total = len(json.loads((data / "annotations.json").read_text()))
+    (data / "train" / "0" / "frame_0.jpg").unlink()
+    flags = (
+        *("--model_name_or_path", trained, "--data_mixture", f"vln:{data}", "--save_strategy", "no"),
+        *("--num_train_epochs", 1, "--report_to", "none", "--num_video_frames", 2),
+    )
+    with pytest.raises(DataError, match=rf"of {total} samples are broken, more than 1%.*frame_0\.jpg"):
+        train(*flags, "--output_dir", tmp_path / "bounded")
+    with pytest.raises(DataError, match=r"frame_0\.jpg does not exist"):
+        train(*flags, "--output_dir", tmp_path / "raised", "--on_bad_data", "raise")
+    train(*flags, "--output_dir", tmp_path / "skipped", "--bad_data_bound", 1.0)
+    assert json.loads((tmp_path / "skipped" / "training.json").read_text())["broken_samples"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--data_mixtur", "r2r"], "did you mean --data_mixture"),
+        (["--learning_rate", "fast"], "learning_rate"),
+        (["--max_steps"], "max_steps"),
+        (["--llm", "{model_type"], "not valid JSON"),
+        (["--mm_use_im_start_end", "True"], "not supported"),
+        (["--config", "nowhere.yaml"], "cannot be read"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(flags: list[str], match: str):
+    with pytest.raises(ConfigError, match=match) as caught:
+        parse_flags(flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_recipe_is_one_sentence(tmp_path: Path):
+    recipe = tmp_path / "r.yaml"
+    for text, match in (
+        ("lerning_rate: 1", "lerning_rate.*did you mean learning_rate"),
+        ("a: [", "not valid YAML"),
+        ("- a", "must be a mapping"),
+    ):
+        recipe.write_text(text)
+        with pytest.raises(ConfigError, match=match):
+            parse_flags(["--config", str(recipe)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--data_mixture", ""], "--data_mixture"),
+        (["--vision_tower", ""], "--vision_tower"),
+        (["--tune_language_model", "False"], "No part is to be trained"),
+        (["--data_mixture", "vln:nowhere"], "nowhere"),
+        (["--on_bad_data", "ignore"], "raise, skip, mask"),
+        (["--resume_from_checkpoint", "nowhere"], "no complete checkpoint"),
+        (["--conversation", "lama_3"], "llama_3"),
+    ],
+)
+def test_a_wrong_choice_is_one_sentence(recipe: Path, tmp_path: Path, flags: list[str], match: str):
+    with pytest.raises(NavilaError, match=match) as caught:
+        train("--config", recipe, "--output_dir", tmp_path / "run", *flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_ends_the_command_with_code_two(recipe: Path, tmp_path: Path):
+    done = subprocess.run(process(recipe, tmp_path, "--learning_rat", 1), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Error: There is no flag --learning_rat; did you mean --learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_flags_win_over_the_recipe_and_texts_of_yaml_become_numbers(recipe: Path):
+    arguments = parse_flags(["--config", str(recipe), "--num_video_frames=6", "--tune_vision_tower", "True"])
+    assert arguments.training.learning_rate == 3e-3
+    assert arguments.data.num_video_frames == 6
+    assert arguments.training.tune_vision_tower is True
+    assert arguments.training.tune_language_model is None
+    assert arguments.model.llm["hidden_size"] == 32  # type: ignore[index]
+
+
+def test_a_trained_policy_acts_while_the_expert_labels(trained: Path, tmp_path: Path):
+    from navila_data.recording import RecordSettings, record
+
+    settings = RecordSettings(episodes=1, seed=9, image_size=32, policy=str(trained), max_steps=12)
+    record(settings, tmp_path / "one")
+    record(settings, tmp_path / "two")
+    records = json.loads((tmp_path / "one" / "annotations.json").read_text())
+    assert 0 < len(records) <= 12
+    assert {entry["a"] for entry in records} <= set(LEGAL_ANSWERS)
+    assert (tmp_path / "one" / "annotations.json").read_text() == (tmp_path / "two" / "annotations.json").read_text()
