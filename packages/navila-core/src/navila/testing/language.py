@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from navila.conversation import ConversationTemplate, Style, get_template
-from navila.errors import ConfigError
+from navila.errors import NavilaError
 from navila.testing.contract import ComponentContract
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 QUESTION = "<image>\nWhere is the sofa?"
 ANSWER = "Behind the blue table."
+_NO_DIALOGUE = {Style.AUTO: "its text is in the tokenizer", Style.PLAIN: "it holds an image and its caption"}
 
 
 class LLMContract(ComponentContract):
@@ -104,9 +105,9 @@ class ConversationContract(ComponentContract):
 
     @pytest.fixture
     def rendered(self, component: ConversationTemplate) -> ConversationTemplate:
-        """The template, where it renders by itself."""
-        if component.style is Style.AUTO:
-            pytest.skip("this template's text is in the tokenizer")
+        """The template, where it renders dialogues by itself."""
+        if component.style in _NO_DIALOGUE:
+            pytest.skip(f"{_NO_DIALOGUE[component.style]}: there is no dialogue to render")
         return component
 
     def test_it_is_found_by_its_name(self, component: ConversationTemplate) -> None:
@@ -135,8 +136,10 @@ class ConversationContract(ComponentContract):
         after = text[text.rindex(ANSWER) + len(ANSWER) :].lstrip(" ")
         assert after.startswith(tuple(stop.lstrip(" ") for stop in rendered.stop_strings))
 
-    def test_a_template_in_the_tokenizer_does_not_render_alone(self, component: ConversationTemplate) -> None:
-        if component.style is not Style.AUTO:
-            pytest.skip("this template renders by itself")
-        with pytest.raises(ConfigError):
-            component.render([("user", QUESTION), ("assistant", None)])
+    def test_a_dialogue_it_cannot_render_is_refused(self, component: ConversationTemplate) -> None:
+        messages = [("user", QUESTION), ("assistant", ANSWER)]
+        if component.style in _NO_DIALOGUE:
+            with pytest.raises(NavilaError):
+                component.render(messages)
+        else:
+            assert ANSWER in component.render(messages)
