@@ -140,7 +140,7 @@ def by_media(rows: Sequence[Encoded]) -> list[list[Encoded]]:
     return list(families.values())
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     """Length of the longest beginning that all sequences share."""
     shortest, longest = min(sequences), max(sequences)
     return next((i for i, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))

@@ -19,7 +19,7 @@ from navila_data.sample import Sample, Turn, messages
 from navila_data.sampler import EpochIndex
 
 if TYPE_CHECKING:
-    from navila.conversation import ConversationTemplate
+    from navila.conversation import Template
     from transformers import PreTrainedTokenizerBase
 
 CACHED_CONVERSATIONS = 1 << 16
@@ -44,7 +44,7 @@ class Processor:
         self,
         *,
         tokenizer: PreTrainedTokenizerBase,
-        template: ConversationTemplate,
+        template: Template,
         tokens_per_image: int,
         max_length: int,
         history_dropout: float = 0.0,
@@ -115,9 +115,9 @@ class EncodedMixture(TorchDataset[Encoded | Failure]):
 
     def __getitem__(self, item: EpochIndex) -> Encoded | Failure:
         try:
-            return self.processor.encode(self.mixture[item.index], epoch=item.epoch)
+            return self.processor.encode(self.mixture[item.number], epoch=item.epoch)
         except DataError as error:
-            return Failure(f"sample {item.index}", str(error))
+            return Failure(f"sample {item.number}", str(error))
 
 
 def masked(encoded: Encoded) -> Encoded:

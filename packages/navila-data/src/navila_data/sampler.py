@@ -13,10 +13,10 @@ from navila_data.mixture import permutation
 
 
 class EpochIndex(NamedTuple):
-    """An index and the epoch it is asked in, so that random choices depend on nothing else."""
+    """The number of a sample and the epoch it is asked in, so that random choices depend on nothing else."""
 
     epoch: int
-    index: int
+    number: int
 
 
 class ShuffledSampler(Sampler[EpochIndex]):

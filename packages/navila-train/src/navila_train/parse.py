@@ -66,13 +66,16 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     given = {**recipe, **{key: values[key] for key in _keys(rest) if key in values}}
     _choose_device(values)
     try:
-        model, data, training = (
-            kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.init and f.name in values})
-            for kind in (ModelArguments, DataArguments, TrainingArguments)
-        )
+        model = ModelArguments(**_fields(ModelArguments, values))
+        data = DataArguments(**_fields(DataArguments, values))
+        training = TrainingArguments(**_fields(TrainingArguments, values))
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"navila train: {' '.join(str(error).split())}") from error
     return Arguments(model=model, data=data, training=training, given=given)
+
+
+def _fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in dataclasses.fields(kind) if f.init and f.name in values}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -107,4 +107,5 @@ def _turns(record: Mapping[str, Any], where: str, *, has_media: bool) -> tuple[T
     if not has_media:
         return tuple(turns)
     escaped = [(turn.role, IMAGE_TOKEN.join(map(escape_user_text, turn.text.split(IMAGE_TOKEN)))) for turn in turns]
-    return tuple(Turn(ROLES.get(role, role), text.strip()) for role, text in normalise_image_placeholders(escaped))
+    spaced = normalise_image_placeholders(escaped)
+    return tuple(Turn(turn.role, str(text).strip()) for turn, (_, text) in zip(turns, spaced, strict=True))
