@@ -76,6 +76,26 @@ def test_a_wheel_works_with_what_it_declares_and_nothing_else(
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.slow  # builds every wheel
+def test_core_alone_says_what_to_install(wheels: dict[str, Path], tmp_path: Path) -> None:
+    python = bare_environment(tmp_path, "navila-core", wheels)
+    for arguments, line in (
+        (("train",), "pip install navila-train"),
+        (("llm", "info", "llama"), "pip install navila-llm-llama"),
+        (("encoder", "info", "siglip_vision_model"), "pip install navila-encoder-siglip"),
+        (("simulator", "info", "mesh"), "pip install navila-sim-mesh"),
+    ):
+        done = command(python, *arguments)
+        assert done.returncode == 2
+        assert line in done.stderr
+    for name in ("load", "Navigator"):
+        program = f"import navila\ntry: navila.{name}\nexcept navila.errors.MissingDependencyError as e: print(e)"
+        done = subprocess.run(
+            [str(python), "-I", "-c", f"import navila.errors\n{program}"], capture_output=True, text=True, check=False
+        )
+        assert "pip install 'navila-core[torch]'" in done.stdout, done.stderr
+
+
 def bare_environment(folder: Path, name: str, wheels: dict[str, Path]) -> Path:
     """A virtual environment with one member, installed from wheels; returns its interpreter.
 

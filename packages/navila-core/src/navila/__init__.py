@@ -17,9 +17,18 @@ _LAZY = {"load": "navila.model.load", "Navigator": "navila.navigator"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the heavy names on first use, so that `import navila` stays light (PEP 562)."""
+    """Import the heavy names on first use, so that `import navila` stays light (PEP 562).
+
+    Raises:
+        MissingDependencyError: navila-core was installed without its extra `[torch]`.
+    """
     if name in _LAZY:
         import importlib
 
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        try:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            from navila.errors import missing_extra
+
+            raise (missing_extra(error, f"navila.{name}") or error) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,6 +26,18 @@ class MissingDependencyError(NavilaError):
     """A component needs a package that is not installed."""
 
 
+#: Importable names that `navila-core[torch]` installs.
+_TORCH_EXTRA = ("torch", "transformers", "safetensors", "accelerate", "numpy", "PIL", "av")
+
+
+def missing_extra(error: ModuleNotFoundError, what: str) -> MissingDependencyError | None:
+    """The sentence for an import that failed for want of `navila-core[torch]`, or None when it failed otherwise."""
+    name = (error.name or "").partition(".")[0]
+    if name not in _TORCH_EXTRA:
+        return None
+    return MissingDependencyError(f"{what} needs {name}, not installed here: run `pip install 'navila-core[torch]'`.")
+
+
 class PluginError(NavilaError):
     """A plugin is broken in a way that blocks what was asked for."""
 

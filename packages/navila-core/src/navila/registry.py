@@ -119,8 +119,9 @@ class Registry(Generic[SpecT, ComponentT]):
         spec, what = entry.spec, f"{self.kind.label} {entry.spec.name!r} of {entry.origin}"
         missing = missing_requirements(spec)
         if missing:
+            line = " ".join(f"'{dist}'" if "[" in dist else dist for dist in missing)
             raise MissingDependencyError(
-                f"The {what} needs {_listed(missing)}, not installed here: run `pip install {' '.join(missing)}`."
+                f"The {what} needs {_listed(missing)}, not installed here: run `pip install {line}`."
             )
         if spec.deprecated:
             import warnings

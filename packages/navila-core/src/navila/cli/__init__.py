@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from navila.errors import NavilaError
+from navila.errors import NavilaError, missing_extra
 from navila.plugins import NO_PLUGINS, PLUGINS_VARIABLE
 
 #: Exit code after Ctrl-C, as shells report it.
@@ -29,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NavilaError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        # Core can be installed without what models need; a command finds out when it runs.
+        missing = missing_extra(error, "This command")
+        if missing is None:
+            raise
+        print(f"Error: {missing}", file=sys.stderr)
+        return missing.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
