@@ -152,6 +152,10 @@ class TopDownMap:
     """Metres a pixel."""
 
 
+#: Vertical strips of an image that `Landmark.strips` tells of; at 90 degrees one spans about a turn of 15.
+STRIPS = 6
+
+
 @dataclass(frozen=True, kw_only=True)
 class Landmark:
     """A nameable object of a scene, as seen from the agent's current pose."""
@@ -165,6 +169,8 @@ class Landmark:
     room: int
     visible_fraction: float
     """Share of the current image's pixels that show it, 0 when out of view."""
+    strips: tuple[float, ...]
+    """The same of each of `STRIPS` vertical strips of the image, from left to right."""
     bearing: float
     """Degrees from the camera axis, positive to the left, in (-180, 180]."""
     distance: float

@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 from navila.errors import SceneError
-from navila.simulation import Episode, Landmark, Position, ProceduralSimulator, Rotation
+from navila.simulation import STRIPS, Episode, Landmark, Position, ProceduralSimulator, Rotation
 
 from navila_data.recording import Recorder, RecordSettings, SaveImage
 
 #: Share of the image above which a landmark counts as seen; between 0 and it nothing is asked.
 SEEN = 0.004
+#: Share of a strip above which the landmark that fills it most is named in a scan.
+STRIP_SEEN = 0.026
 #: Degrees to either side that count as ahead, and as the centre of the image.
 AHEAD = 7.5
 CENTRE = 15.0
 
 
 class GroundingRecorder(Recorder):
-    """Records `{"id", "image", "conversations"}` in LLaVA's format, one image with several questions a record."""
+    """Records `{"id", "image", "conversations"}` in LLaVA's format, one question about one image a record."""
 
     folder = "images"
 
@@ -54,15 +56,19 @@ class GroundingRecorder(Recorder):
             if not questions:
                 continue
             image = save(f"view_{number}", observation.rgb)
-            turns = [turn for question, answer in questions for turn in (("human", question), ("gpt", answer))]
-            conversation = [{"from": speaker, "value": text} for speaker, text in turns]
-            conversation[0]["value"] = f"<image>\n{conversation[0]['value']}"
-            records.append({"id": f"{name}-{number}", "image": f"{self.folder}/{image}", "conversations": conversation})
+            # A record a question: in one conversation, later answers could be read off earlier ones.
+            for k, (question, answer) in enumerate(questions):
+                conversation = [
+                    {"from": "human", "value": f"<image>\n{question}"},
+                    {"from": "gpt", "value": answer},
+                ]
+                image_path = f"{self.folder}/{image}"
+                records.append({"id": f"{name}-{number}-{k}", "image": image_path, "conversations": conversation})
         return records
 
 
 def ask(landmarks: Sequence[Landmark], generator: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """Up to `count` different (question, answer) pairs about one view, in random order, the kinds in balance."""
+    """Up to `count` different (question, answer) pairs about one view: a scan, then the kinds in balance, shuffled."""
     seen = [mark for mark in landmarks if mark.visible_fraction >= SEEN]
     unseen = [mark for mark in landmarks if mark.visible_fraction == 0]
     # A name that two landmarks share has no single answer.
@@ -78,13 +84,23 @@ def ask(landmarks: Sequence[Landmark], generator: np.random.Generator, count: in
         [(f"What colour is the {mark.shape}?", f"{mark.colour.capitalize()}.") for mark in _only_of_shape(seen)],
         sides(seen),
     ]
+    # Every word of the scan is learned, so it teaches an untrained encoder fastest what stands where.
+    questions = [scan(landmarks)] if count else []
     pools = [[kind[i] for i in generator.permutation(len(kind)).tolist()] for kind in kinds if kind]
-    questions: list[tuple[str, str]] = []
     while len(questions) < count and any(pools):
         for number in generator.permutation(len(pools)).tolist():
             if pools[number] and len(questions) < count:
                 questions.append(pools[number].pop())
     return questions
+
+
+def scan(landmarks: Sequence[Landmark]) -> tuple[str, str]:
+    """What fills each vertical strip of the image most, from left to right."""
+    words = []
+    for strip in range(STRIPS):
+        mark = max(landmarks, key=lambda mark: mark.strips[strip], default=None)
+        words.append(mark.name if mark is not None and mark.strips[strip] >= STRIP_SEEN else "nothing")
+    return "What is there from left to right?", f"{', '.join(words)}."
 
 
 def one(mark: Landmark) -> str:

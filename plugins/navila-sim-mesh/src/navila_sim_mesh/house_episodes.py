@@ -20,6 +20,8 @@ from navila_sim_mesh.world import World
 #: Metres; the nearest of the goal points around a landmark counts.
 GOAL_RADIUS = 1.0
 EPISODES_A_HOUSE = 5
+#: Some houses have no task of a level; more than so many for each episode means that none ever will.
+MOST_HOUSES_AN_EPISODE = 20
 #: 0 the landmark is in view; 1 it is in the same room; 2 it is in a neighbouring room; 3 it is several doors away.
 LEVELS = (0, 1, 2, 3)
 #: Shortest and longest way to the goal by level, metres.
@@ -46,8 +48,10 @@ def make_episodes(
     """Make `count` episodes of `level`, a few a house, in houses that only this `seed` uses.
 
     Raises:
-        ConfigError: the level does not exist.
+        ConfigError: the level does not exist, or the body is too large for the houses.
     """
+    if seed < 0 or count < 0:
+        raise ConfigError(f"Seed {seed} and count {count} of procedural episodes must not be negative.")
     if level not in LEVELS:
         raise ConfigError(
             f"There is no level {level} of procedural episodes; choose one of {', '.join(map(str, LEVELS))}."
@@ -66,6 +70,10 @@ def make_episodes(
                 break
             episodes.append(_episode(world, body, task, level, f"houses-{level}-{seed}-{len(episodes)}"))
         number += 1
+        if number > MOST_HOUSES_AN_EPISODE * count:
+            raise ConfigError(
+                f"Hardly any episode of level {level} fits an agent of radius {body.agent_radius} m; make it smaller."
+            )
     return tuple(episodes)
 
 

@@ -167,12 +167,17 @@ class FloorGrid:
         # Blocks of similar length, so that little of each block is wasted on the short ones.
         at = 0
         while at < len(order):
-            block = order[at : at + max(64, 400_000 // (int(steps[order[min(at + 64, len(order) - 1)]]) + 1))]
+            size = max(64, 400_000 // (int(steps[order[min(at + 64, len(order) - 1)]]) + 1))
+            block = order[at : at + size]
             share = np.linspace(0.0, 1.0, int(steps[block[-1]]) + 1, dtype=np.float32)
-            column = np.rint(first[block, 0, None] + delta[block, 0, None] * share).astype(np.int32)
-            row = np.rint(first[block, 1, None] + delta[block, 1, None] * share).astype(np.int32)
-            result[block] = walkable[row * columns + column].all(axis=1)
-            at += len(block)
+            # Most lines are blocked, and a look at every eighth point finds most of those.
+            for some in (share[::8], share) if len(share) > 16 else (share,):
+                column = np.rint(first[block, 0, None] + delta[block, 0, None] * some).astype(np.int32)
+                row = np.rint(first[block, 1, None] + delta[block, 1, None] * some).astype(np.int32)
+                seen = walkable[row * columns + column].all(axis=1)
+                result[block] = seen
+                block = block[seen]
+            at += size
         return result
 
 

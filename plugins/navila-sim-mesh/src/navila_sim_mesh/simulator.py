@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from navila.errors import ConfigError, SceneError
 from navila.simulation import (
+    STRIPS,
     Embodiment,
     Episode,
     Landmark,
@@ -56,6 +57,7 @@ class MeshSimulator(ProceduralSimulator):
         scenes_kept: int = 8,
     ) -> None:
         self.embodiment = embodiment if embodiment is not None else Embodiment()
+        _check(self.embodiment)
         self.scene_root = Path(scene_root) if scene_root is not None else Path()
         self._up: Literal["y", "z"] = up
         self._scenes_kept = max(1, scenes_kept)
@@ -161,9 +163,12 @@ class MeshSimulator(ProceduralSimulator):
         pose = self._current().pose
         if self._triangles is None:
             self._triangles = self._here().renderer.triangles_seen(self._camera, self._eye(pose), pose.yaw)
-        seen = self._triangles
-        marks = house.landmark_of_triangle[seen[seen >= 0]]
-        counts = np.bincount(marks[marks >= 0], minlength=len(house.landmarks)).tolist()
+        seen = self._triangles.reshape(self.embodiment.height, self.embodiment.width)
+        shown = np.where(seen >= 0, house.landmark_of_triangle[seen], -1)
+        strips = np.array_split(shown, STRIPS, axis=1)
+        # (strips, landmarks): pixels of each strip that show each landmark.
+        counts = np.stack([np.bincount(s[s >= 0], minlength=len(house.landmarks)) for s in strips])
+        shares = counts / np.array([[strip.size] for strip in strips])
         return tuple(
             Landmark(
                 name=mark.name,
@@ -171,11 +176,12 @@ class MeshSimulator(ProceduralSimulator):
                 shape=mark.shape,
                 position=(mark.obstacle.x, mark.height / 2, mark.obstacle.z),
                 room=mark.room,
-                visible_fraction=count / seen.size,
+                visible_fraction=float(counts[:, number].sum()) / seen.size,
+                strips=tuple(shares[:, number].tolist()),
                 bearing=math.degrees(bearing_to(pose, mark.obstacle.x, mark.obstacle.z)),
                 distance=math.hypot(mark.obstacle.x - pose.x, mark.obstacle.z - pose.z),
             )
-            for mark, count in zip(house.landmarks, counts, strict=True)
+            for number, mark in enumerate(house.landmarks)
         )
 
     def close(self) -> None:
@@ -228,3 +234,21 @@ class MeshSimulator(ProceduralSimulator):
         while len(self._worlds) > self._scenes_kept:
             self._worlds.popitem(last=False)
         return world
+
+
+def _check(body: Embodiment) -> None:
+    positive = (
+        "width",
+        "height",
+        "hfov",
+        "camera_height",
+        "agent_radius",
+        "agent_height",
+        "forward_step",
+        "turn_angle",
+    )
+    for name in positive:
+        if not getattr(body, name) > 0:
+            raise ConfigError(f"The embodiment {body.name!r} has {name} {getattr(body, name)!r}; it must be positive.")
+    if body.hfov >= 180 or body.turn_angle > 180:
+        raise ConfigError(f"The embodiment {body.name!r} needs hfov below 180 and turn_angle at most 180 degrees.")
