@@ -53,6 +53,7 @@ class Page(HTMLParser):
 
     articles: list[str | None] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    ids: list[str | None] = field(default_factory=list)
     captions: int = 0
     text: list[str] = field(default_factory=list)
     open_tags: list[str] = field(default_factory=list)
@@ -64,10 +65,15 @@ class Page(HTMLParser):
         named = dict(attrs)
         if tag == "article":
             self.articles.append(named.get("class"))
+        self.ids.append(named.get("id"))
         self.captions += tag == "figcaption"
         self.addresses += [value for key in ("src", "href", "action", "data") if (value := named.get(key))]
-        if tag not in ("img", "meta", "br", "link", "image", "path", "rect", "polyline"):
+        if tag not in ("img", "meta", "br", "link", "image", "path", "rect", "polyline", "use"):
             self.open_tags.append(tag)
+
+    @property
+    def pictures(self) -> list[str]:
+        return [address for address in self.addresses if not address.startswith("#")]
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self.open_tags:
@@ -138,8 +144,9 @@ def test_success_and_failure_are_those_of_the_first_agent(
 
 def test_the_page_needs_nothing_but_itself(page: tuple[str, Page]) -> None:
     source, parsed = page
-    assert parsed.addresses
-    assert all(address.startswith("data:image/jpeg;base64,") for address in parsed.addresses)
+    assert parsed.pictures
+    assert all(address.startswith("data:image/jpeg;base64,") for address in parsed.pictures)
+    assert all(address[1:] in parsed.ids for address in parsed.addresses if address.startswith("#"))
     outside = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", source)
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|fetch\(|XMLHttpRequest", outside)
     assert parsed.open_tags == [], "every tag is closed"
@@ -148,13 +155,14 @@ def test_the_page_needs_nothing_but_itself(page: tuple[str, Page]) -> None:
 def test_its_pictures_are_images_of_what_was_seen(page: tuple[str, Page]) -> None:
     _, parsed = page
     sizes = []
-    for address in parsed.addresses:
+    for address in parsed.pictures:
         with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
             image.load()
             sizes.append(image.size)
-    # Two sighted agents, two decisions each, six episodes; and one map an episode.
+    # Two sighted agents, two decisions each, six episodes; and one floor that the six maps share.
     assert sizes.count((48, 48)) == 2 * 2 * 6
-    assert len(sizes) == 2 * 2 * 6 + 6
+    assert len(sizes) == 2 * 2 * 6 + 1
+    assert sum(address.startswith("#") for address in parsed.addresses) == 6
     assert parsed.captions == 2 * 2 * 6
 
 
@@ -199,7 +207,7 @@ def test_a_walk_that_was_not_kept_is_still_told(tmp_path: Path) -> None:
 
 
 def test_a_walk_can_be_kept_without_a_map(tmp_path: Path) -> None:
-    from navila_eval.pictures import PictureKeeper, kept_map
+    from navila_eval.pictures import PictureKeeper, kept_frames, kept_map
 
     simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
     episode = simulator.make_episodes(level=0, seed=5, count=1)[0]
@@ -213,5 +221,5 @@ def test_a_walk_can_be_kept_without_a_map(tmp_path: Path) -> None:
     observation = walk.start()
     keeper.start(walk)
     keeper.decision(walk, observation)
-    assert kept_map(tmp_path, episode.episode_id) is None
-    assert len(list(tmp_path.rglob("frame_*.jpg"))) == 1
+    assert kept_map(tmp_path, episode.scene_id, walk.positions) is None
+    assert list(kept_frames(tmp_path, episode.episode_id)) == [0]

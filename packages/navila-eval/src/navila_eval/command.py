@@ -24,7 +24,7 @@ class Interrupted(NavilaError):
 
 @click.command(name="eval")
 @click.option("-m", "--model", help="Checkpoint folder or hub id.")
-@click.option("-t", "--tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
+@click.option("-t", "--tasks", "--task", "tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
 @click.option("--list", "list_only", is_flag=True, help="List the installed tasks and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
 @click.option("--split", help="Split of the tasks that name none; a task's default split otherwise.")

@@ -13,8 +13,8 @@ from typing import Any
 
 from navila.actions import FORWARD, LEFT, RIGHT
 
-from navila_eval.pictures import kept_frame, kept_map
-from navila_eval.report_map import agent_colour, draw_map, image_uri, map_point
+from navila_eval.pictures import KeptMap, kept_frames, kept_map
+from navila_eval.report_map import agent_colour, define_floor, draw_map, image_uri, map_point
 from navila_eval.run_folder import PICTURES, RunFolder
 from navila_eval.walk import Record, measures
 
@@ -74,6 +74,7 @@ def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -
         style=_template("report.css"),
         script=_template("report.js"),
         filters=_filters([section for section, _ in loaded]),
+        floors="".join(map(define_floor, _floors([runs for _, runs in loaded]))),
         body=body,
         manifest=_manifest(first.results["manifest"]) if first else "",
     )
@@ -99,6 +100,22 @@ def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_e
         f'<section data-section="{number}"><h2>{html.escape(section.title)}</h2>'
         f"{_table(runs)}<div class='cards'>{''.join(cards)}</div></section>"
     )
+
+
+def _map(runs: Sequence[_Run], episode_id: str) -> KeptMap | None:
+    """The floor of an episode, from the first run that kept it."""
+    for run in runs:
+        record = run.records.get(episode_id)
+        kept = kept_map(run.folder / PICTURES, record["scene_id"], record["positions"]) if record else None
+        if kept is not None:
+            return kept
+    return None
+
+
+def _floors(groups: Sequence[Sequence[_Run]]) -> list[KeptMap]:
+    """Every floor that some episode shows, once."""
+    found = [_map(runs, episode_id) for runs in groups if runs for episode_id in runs[0].records]
+    return list({kept.key: kept for kept in found if kept is not None}.values())
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
@@ -149,8 +166,8 @@ def _bar(value: float, interval: Sequence[float] | None, agent: str) -> str:
 def _card(section: int, index: int, episode_id: str, runs: Sequence[_Run], frames_each: int) -> str:
     lead = runs[0].records[episode_id]
     success = measures(lead)["success"] > 0
-    kept = next((found for run in runs if (found := kept_map(run.folder / PICTURES, episode_id))), None)
-    facts = kept[1] if kept else None
+    kept = _map(runs, episode_id)
+    facts = kept.facts if kept else None
     walks = []
     for run in runs:
         record = run.records[episode_id]
@@ -205,12 +222,11 @@ def _action_label(primitives: Sequence[int]) -> str:
 
 
 def _frames(run: _Run, record: Record, facts: Mapping[str, Any] | None, limit: int) -> list[_Frame]:
+    paths = kept_frames(run.folder / PICTURES, record["episode_id"])
     frames = []
-    for decision in _spread(record["decisions"], limit):
-        jpeg = kept_frame(run.folder / PICTURES, record["episode_id"], decision["step"])
-        if jpeg is not None:
-            x, y = map_point(facts, record["positions"][decision["step"]]) if facts else (0.0, 0.0)
-            frames.append(_Frame(jpeg, decision, x, y))
+    for decision in _spread([d for d in record["decisions"] if d["step"] in paths], limit):
+        x, y = map_point(facts, record["positions"][decision["step"]]) if facts else (0.0, 0.0)
+        frames.append(_Frame(paths[decision["step"]].read_bytes(), decision, x, y))
     return frames
 
 
@@ -226,7 +242,9 @@ def _spread(items: Sequence[Any], limit: int) -> list[Any]:
 def _frames_that_fit(runs: Sequence[_Run]) -> int:
     """Images of one walk that can be shown without going over the budget for all."""
     sizes = {
-        (run.agent, run.folder, episode_id): [path.stat().st_size for path in sorted(_kept(run, episode_id))]
+        (run.folder, episode_id): [
+            path.stat().st_size for path in kept_frames(run.folder / PICTURES, episode_id).values()
+        ]
         for run in runs
         for episode_id in run.records
     }
@@ -234,12 +252,6 @@ def _frames_that_fit(runs: Sequence[_Run]) -> int:
         if sum(sum(_spread(column, limit)) for column in sizes.values()) <= PICTURE_BUDGET:
             return limit
     return 0
-
-
-def _kept(run: _Run, episode_id: str) -> list[Path]:
-    from navila_eval.pictures import episode_key
-
-    return list((run.folder / PICTURES / episode_key(episode_id)).glob("frame_*.jpg"))
 
 
 def _filters(sections: Sequence[ReportSection]) -> str:

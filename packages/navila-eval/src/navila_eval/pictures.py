@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from navila.simulation import Observation, ProceduralSimulator
 from PIL import Image
@@ -19,10 +21,20 @@ FRAME_SIDE = 128
 MAP_SIDE = 448
 
 
-class PictureKeeper:
-    """Writes the map of each chosen episode, and the image of each of its decisions, as JPEG.
+@dataclass(frozen=True, kw_only=True)
+class KeptMap:
+    """A floor from above."""
 
-    `<folder>/<key of the episode>/map.jpg, map.json, frame_<primitives before>.jpg`.
+    key: str
+    jpeg: bytes
+    facts: Mapping[str, Any]
+    """`origin`, `resolution`, `width` and `height` as in `navila.simulation.TopDownMap`, and `landmarks`."""
+
+
+class PictureKeeper:
+    """Writes the floor of each chosen episode, and the image at each of its decisions, as JPEG.
+
+    `<folder>/maps/<floor>.jpg, <floor>.json` and `<folder>/frames/<episode>/<primitives before>.jpg`.
     """
 
     def __init__(self, folder: Path, episode_ids: Collection[str], *, frames: bool) -> None:
@@ -31,62 +43,74 @@ class PictureKeeper:
         self._frames = frames
 
     def start(self, walk: Walk) -> None:
+        """Keep the map of the floor the walk starts on, and forget images of an earlier attempt."""
         if walk.episode.episode_id not in self._episode_ids:
             return
-        folder = self.folder / episode_key(walk.episode.episode_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("frame_*.jpg"):
+        for old in _frame_folder(self.folder, walk.episode.episode_id).glob("*.jpg"):
             old.unlink()
-        try:
-            top_down = walk.simulator.top_down_map()
-        except Exception:  # A report without a map is still a report; the walk itself is not touched by it.
-            return
-        image = Image.fromarray(top_down.rgb)
-        image.thumbnail((MAP_SIDE, MAP_SIDE))
-        image.convert("RGB").save(folder / "map.jpg", quality=60)
-        landmarks = []
-        if isinstance(walk.simulator, ProceduralSimulator):
-            landmarks = [
-                {"name": mark.name, "colour": mark.colour, "position": mark.position}
-                for mark in walk.simulator.landmarks()
-            ]
-        height, width = top_down.rgb.shape[:2]
-        write_json(
-            folder / "map.json",
-            {
-                "origin": top_down.origin,
-                "resolution": top_down.resolution,
-                "width": width,
-                "height": height,
-                "landmarks": landmarks,
-            },
-        )
+        path = self.folder / "maps" / _floor_key(walk.episode.scene_id, walk.positions)
+        if not path.with_suffix(".json").exists():
+            _write_map(path, walk)
 
     def decision(self, walk: Walk, observation: Observation) -> None:
+        """Keep what was seen when a decision was due."""
         if not self._frames or walk.episode.episode_id not in self._episode_ids:
             return
+        folder = _frame_folder(self.folder, walk.episode.episode_id)
+        folder.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(observation.rgb)
         image.thumbnail((FRAME_SIDE, FRAME_SIDE))
-        name = f"frame_{len(walk.primitives):05d}.jpg"
-        image.save(self.folder / episode_key(walk.episode.episode_id) / name, quality=68)
+        image.save(folder / f"{len(walk.primitives):05d}.jpg", quality=68)
 
 
-def episode_key(episode_id: str) -> str:
-    """A folder name for an episode, whatever characters its id has."""
-    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in episode_id)[:40]
-    return f"{plain}-{hashlib.sha256(episode_id.encode()).hexdigest()[:8]}"
-
-
-def kept_map(folder: Path, episode_id: str) -> tuple[bytes, dict[str, object]] | None:
-    """The map's JPEG and its facts, or None when they were not kept."""
-    own = folder / episode_key(episode_id)
+def _write_map(path: Path, walk: Walk) -> None:
     try:
-        return (own / "map.jpg").read_bytes(), json.loads((own / "map.json").read_text(encoding="utf-8"))
+        floor = walk.simulator.top_down_map()
+    except Exception:  # A report without a map is still a report; the walk itself is not touched by it.
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(floor.rgb).convert("RGB")
+    image.thumbnail((MAP_SIDE, MAP_SIDE))
+    image.save(path.with_suffix(".jpg"), quality=60)
+    marks = walk.simulator.landmarks() if isinstance(walk.simulator, ProceduralSimulator) else ()
+    facts = {
+        "origin": floor.origin,
+        "resolution": floor.resolution,
+        "width": floor.rgb.shape[1],
+        "height": floor.rgb.shape[0],
+        "landmarks": [{"name": mark.name, "position": mark.position} for mark in marks],
+    }
+    write_json(path.with_suffix(".json"), facts)
+
+
+def _floor_key(scene_id: str, positions: Sequence[Sequence[float]]) -> str:
+    """A name for the floor a walk starts on: scenes may have several."""
+    return _key(f"{scene_id}@{positions[0][1]:.1f}")
+
+
+def _frame_folder(folder: Path, episode_id: str) -> Path:
+    return folder / "frames" / _key(episode_id)
+
+
+def _key(name: str) -> str:
+    """A file name for a scene or episode, whatever characters its id has."""
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[-40:]
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def kept_map(folder: Path, scene_id: str, positions: Sequence[Sequence[float]]) -> KeptMap | None:
+    """The map of the floor a walk started on, or None when it was not kept."""
+    if not positions:
+        return None
+    key = _floor_key(scene_id, positions)
+    path = folder / "maps" / key
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return KeptMap(key=key, jpeg=path.with_suffix(".jpg").read_bytes(), facts=facts)
     except (OSError, ValueError):
         return None
 
 
-def kept_frame(folder: Path, episode_id: str, step: int) -> bytes | None:
-    """The JPEG seen when `step` primitives had been executed and a decision was due, or None when it was not kept."""
-    path = folder / episode_key(episode_id) / f"frame_{step:05d}.jpg"
-    return path.read_bytes() if path.exists() else None
+def kept_frames(folder: Path, episode_id: str) -> dict[int, Path]:
+    """The images kept of an episode, by the primitives executed before."""
+    return {int(path.stem): path for path in sorted(_frame_folder(folder, episode_id).glob("*.jpg"))}

@@ -7,6 +7,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from navila_eval.pictures import KeptMap
 from navila_eval.walk import Record
 
 _COLOURS = {
@@ -41,21 +42,30 @@ def map_point(facts: Mapping[str, Any], position: Sequence[float]) -> tuple[floa
     return (column + 0.5) * scale, (row + 0.5) * scale
 
 
-def draw_map(kept: tuple[bytes, Mapping[str, Any]], walks: Mapping[str, Record]) -> str:
+def define_floor(kept: KeptMap) -> str:
+    """An SVG image that the maps of all walks on this floor show."""
+    width, height = _size(kept.facts)
+    return (
+        f'<image id="{kept.key}" href="{image_uri(kept.jpeg)}" width="{width:.1f}" height="{height:.1f}" '
+        'preserveAspectRatio="none"/>'
+    )
+
+
+def draw_map(kept: KeptMap, walks: Mapping[str, Record]) -> str:
     """An SVG figure: the floor, the goal with its success radius, the start, the expert's path and those taken."""
-    jpeg, facts = kept
+    facts = kept.facts
     lead = next(iter(walks.values()))
     goals = [map_point(facts, goal) for goal in lead["goals"]]
     radius = lead["success_distance"] / facts["resolution"] * _scale(facts)
     x, y = (sum(goal[axis] for goal in goals) / len(goals) for axis in (0, 1))
     taken = [_taken(agent, facts, walk["positions"]) for agent, walk in walks.items() if agent != "expert"]
-    width, height = facts["width"] * _scale(facts), facts["height"] * _scale(facts)
+    width, height = _size(facts)
     whole = f"0 0 {width:.1f} {height:.1f}"
     points = [*goals, *(map_point(facts, p) for walk in walks.values() for p in walk["positions"])]
     return (
         f'<figure class="map"><svg viewBox="{_close_up(points, width, height)}" data-other="{whole}" role="img">'
         "<title>map from above</title>"
-        f'<image href="{image_uri(jpeg)}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none"/>'
+        f'<use href="#{kept.key}"/>'
         f'<g class="reach">{"".join(_circle("", goal, radius) for goal in goals)}</g>'
         f"{_polyline('reference', agent_colour('expert'), facts, lead['gt_locations'])}"
         f"{''.join(reversed(taken))}"
@@ -78,6 +88,10 @@ def _close_up(points: Sequence[tuple[float, float]], width: float, height: float
     x = min(max((left + right - across) / 2, 0), width - across)
     y = min(max((top + bottom - down) / 2, 0), height - down)
     return f"{x:.1f} {y:.1f} {across:.1f} {down:.1f}"
+
+
+def _size(facts: Mapping[str, Any]) -> tuple[float, float]:
+    return facts["width"] * _scale(facts), facts["height"] * _scale(facts)
 
 
 def _landmark(facts: Mapping[str, Any], mark: Mapping[str, Any]) -> str:

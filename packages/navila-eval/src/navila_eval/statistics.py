@@ -15,7 +15,10 @@ def bootstrap_ci(
         return None
     data = np.asarray(values, float)
     rng = np.random.default_rng(seed)
-    means = np.array([data[rng.integers(0, len(data), len(data))].mean() for _ in range(resamples)])
+    # In blocks, so that thousands of episodes do not make an index of gigabytes.
+    block = max(1, 2_000_000 // len(data))
+    counts = [min(block, resamples - start) for start in range(0, resamples, block)]
+    means = np.concatenate([data[rng.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in counts])
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
