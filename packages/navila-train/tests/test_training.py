@@ -140,6 +140,21 @@ def test_a_killed_training_resumes_to_the_same_weights(recipe: Path, tmp_path: P
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow  # two trainings in processes of their own
+def test_two_processes_train_as_one(recipe: Path, tmp_path: Path):
+    """Without GPUs too: launched processes share a batch, they do not each train alone."""
+    flags = ("--max_steps", 5, "--logging_steps", 1, "--save_strategy", "no", "--use_cpu", "False")
+    one = process(recipe, tmp_path / "one", *flags, "--per_device_train_batch_size", 8)
+    two = process(recipe, tmp_path / "two", *flags, "--per_device_train_batch_size", 4)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    for command in (one, [*launcher, *two[2:]]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    curves = [[line["loss"] for line in log_of(tmp_path / name) if "loss" in line] for name in ("one", "two")]
+    assert len(curves[0]) == 5
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+
+
 def test_training_goes_on_from_a_whole_checkpoint(trained: Path, walks: Path, tmp_path: Path):
     train(
         *("--model_name_or_path", trained, "--data_mixture", f"vln:{walks}", "--num_video_frames", 2),

@@ -73,7 +73,7 @@ class NavilaTrainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with tokens and samples a second since the last line."""
         if "loss" in logs:
-            logs = {**logs, **self.throughput.rates()}
+            logs = {**logs, **self.throughput.rates(self.accelerator.num_processes)}
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -110,13 +110,16 @@ class Throughput:
         self.tokens += int(inputs["attention_mask"].sum()) + shown * (self.tokens_per_image - 1)
         self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
 
-    def rates(self) -> dict[str, float]:
-        """Per second on this process, images counted as often as they were encoded; starts the next count."""
-        seconds = max(time.perf_counter() - self.since, 1e-9)
+    def rates(self, processes: int) -> dict[str, float]:
+        """Per second over all processes, images counted as often as they were encoded; starts the next count.
+
+        This process's count stands for all: their batches are of one size.
+        """
+        share = processes / max(time.perf_counter() - self.since, 1e-9)
         rates = {
-            "tokens_per_second": round(self.tokens / seconds, 1),
-            "samples_per_second": round(self.samples / seconds, 1),
-            "images_per_second": round(self.images / seconds, 1),
+            "tokens_per_second": round(self.tokens * share, 1),
+            "samples_per_second": round(self.samples * share, 1),
+            "images_per_second": round(self.images * share, 1),
         }
         self._reset()
         return rates
