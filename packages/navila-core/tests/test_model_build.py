@@ -117,6 +117,15 @@ def test_a_tokenizer_without_padding_gets_a_pad_token_and_the_vocabulary_a_row(g
     model = built(goldens, llm={**LLM, "vocab_size": before}, tokenizer=words)
     assert model.tokenizer.pad_token_id is not None
     assert model.llm.config.vocab_size == len(model.tokenizer)
+    assert words.pad_token is None
+
+
+def test_answers_of_a_random_model_end_at_the_tokenizers_end(words: Path) -> None:
+    model = built(words)
+    assert model.llm.generation_config.eos_token_id == model.tokenizer.eos_token_id
+    assert set(model.stop_ids()) == {
+        model.tokenizer.convert_tokens_to_ids(t) for t in ("<|eot_id|>", "<|end_of_text|>")
+    }
 
 
 def test_new_rows_are_the_mean_and_old_ones_stay(words: Path) -> None:

@@ -319,3 +319,35 @@ def test_a_wrong_field_is_told(checkpoint: Path, fields: dict[str, Any]) -> None
     edit(checkpoint / "config.json", **fields)
     with pytest.raises(NavilaError, match=str(next(iter(fields.values())))):
         loaded(checkpoint)
+
+
+def test_a_tokenizer_is_written_as_older_readers_expect(checkpoint: Path, tmp_path: Path) -> None:
+    loaded(checkpoint).save_pretrained(tmp_path / "again")
+    settings = json.loads((tmp_path / "again" / "llm" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    before, after = (json.loads((f / "llm" / "tokenizer.json").read_text()) for f in (checkpoint, tmp_path / "again"))
+    assert after["model"].items() >= before["model"].items()
+    assert {k: v for k, v in after.items() if k != "model"} == {k: v for k, v in before.items() if k != "model"}
+
+
+def test_a_parts_file_gains_nothing_from_the_top_config(checkpoint: Path, tmp_path: Path) -> None:
+    edit(checkpoint / "config.json", llm_cfg={"model_type": "llama", "only_in_the_top": 1})
+    loaded(checkpoint).save_pretrained(tmp_path / "again")
+    assert "only_in_the_top" not in json.loads((tmp_path / "again" / "llm" / "config.json").read_text())
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["llm_cfg"]["only_in_the_top"] == 1
+
+
+def test_files_of_others_beside_the_parts_are_left_alone(checkpoint: Path) -> None:
+    (checkpoint / "adapter_model.safetensors").write_bytes(b"mine")
+    (checkpoint / "trainer_state.json").write_text("{}")
+    loaded(checkpoint).save_pretrained(checkpoint)
+    assert (checkpoint / "adapter_model.safetensors").read_bytes() == b"mine"
+    assert (checkpoint / "trainer_state.json").exists()
+
+
+def test_parts_that_do_not_belong_together_are_told(checkpoint: Path) -> None:
+    edit(checkpoint / "mm_projector" / "config.json", mm_projector_type="linear", mm_hidden_size=32, hidden_size=64)
+    weights = {"layers.weight": torch.zeros(64, 32), "layers.bias": torch.zeros(64)}
+    save_file(weights, checkpoint / "mm_projector" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="gives 48"):
+        loaded(checkpoint)

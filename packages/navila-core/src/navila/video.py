@@ -78,12 +78,13 @@ def frame_index(path: str | Path) -> FrameIndex:
 
 def _opened(path: Path) -> InputContainer:
     import av
+    from av.error import FFmpegError
 
     if not path.is_file():
         raise DataError(f"The video {path} does not exist: check the path.")
     try:
         return av.open(str(path))
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise DataError(f"{path} is no video that can be read ({error.strerror}): fetch it again.") from None
 
 
@@ -104,7 +105,7 @@ def _decode(
     container: InputContainer, stream: VideoStream, index: FrameIndex, indices: Sequence[int], path: Path
 ) -> list[Image.Image]:
     """Decode in time order, jumping to the last keyframe before a frame unless decoding is already past it."""
-    import av
+    from av.error import FFmpegError
 
     for wanted_index in indices:
         if not 0 <= wanted_index < len(index):
@@ -128,7 +129,7 @@ def _decode(
                 if frame.pts >= time:
                     found[time] = frame.to_image()
                     break
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise DataError(f"{path} cannot be decoded ({error.strerror}): fetch it again.") from None
     lost = [time for time in wanted if time not in found]
     if lost:

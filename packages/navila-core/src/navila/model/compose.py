@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ def build(
     Args:
         llm, vision_tower, mm_projector: each a mapping (a `config.json` with `model_type`, or `mm_projector_type`, for
             random weights), a folder or Hub id (trained weights), or a registered name (random weights; a projector is
-            usually named so, `mlp_downsample`).
+            usually named so, `mlp_downsample`). A language model's mapping takes its vocabulary size and special ids
+            from the tokenizer.
         tokenizer: a tokenizer or its folder; the language model's folder when None. A pad token is added when it has
             none, and the vocabulary grows to what the tokenizer needs.
         template: name of the conversation template.
@@ -64,7 +66,8 @@ def build(
     backend, llm_folder = _llm_source(llm)
     words = _tokenizer(tokenizer if tokenizer is not None else llm_folder, backend)
     if isinstance(llm, Mapping):
-        language_model = backend.build({"vocab_size": len(words), **llm}, attn_implementation=attn_implementation)
+        ids = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+        language_model = backend.build({**ids, **llm}, attn_implementation=attn_implementation)
     else:
         assert llm_folder is not None
         language_model = backend.from_pretrained(llm_folder, attn_implementation=attn_implementation)
@@ -78,14 +81,10 @@ def build(
         attn_implementation=attn_implementation,
     )
     joint = _projector(mm_projector, encoder.hidden_size, language_model.config.hidden_size)
-    if (joint.in_features, joint.out_features) != (encoder.hidden_size, language_model.config.hidden_size):
-        raise ConfigError(
-            f"The projector maps {joint.in_features} to {joint.out_features} channels, but the encoder gives "
-            f"{encoder.hidden_size} and the language model takes {language_model.config.hidden_size}: choose others."
-        )
     root.hidden_size, root.mm_hidden_size = joint.out_features, joint.in_features
     model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
-    model.attach(tokenizer=words, template=template_for(template, root, words))
+    source = {} if llm_folder is None else read_json(llm_folder / "config.json")
+    model.attach(tokenizer=words, template=template_for(template, root, words), llm_source=source)
     cast_parameters(model, resolve_dtype(dtype) or torch.float32)
     return model
 
@@ -110,7 +109,8 @@ def _tokenizer(source: Any, backend: type[LLMBackend]) -> Any:
         )
     if isinstance(source, str | Path):
         return backend.load_tokenizer(checkpoint_folder(source))
-    return source
+    # A pad token may be added to it.
+    return copy.deepcopy(source)
 
 
 def _vision_tower(part: Part, **options: Any) -> VisionEncoder:

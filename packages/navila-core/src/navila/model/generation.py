@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.generation.configuration_utils import GenerationConfig
+from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 
 from navila.constants import IMAGE_TOKEN
@@ -51,20 +53,23 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
     tokenizer: Any = None
     """A tokenizer of transformers."""
     template: Template | None = None
+    llm_source: Mapping[str, Any] = MappingProxyType({})
+    """The language model's `config.json` as it was read; what transformers does not keep of it is saved from here."""
 
-    def embed(self, input_ids: Tensor, **inputs: Any) -> Spliced:
-        """The batch as the language model takes it."""
-        raise NotImplementedError
+    embed: Callable[..., Spliced]
+    """The batch as the language model takes it."""
 
     @property
     def tokens_per_image(self) -> int:
         """Positions that an image takes in the language model."""
         raise NotImplementedError
 
-    def attach(self, *, tokenizer: Any, template: Template | None) -> None:
-        """Give the model its tokenizer and conversation template."""
+    def attach(self, *, tokenizer: Any, template: Template | None, llm_source: Mapping[str, Any] | None = None) -> None:
+        """Give the model its tokenizer, its conversation template and the config its language model was read from."""
         self.tokenizer = tokenizer
         self.template = template
+        if llm_source is not None:
+            self.llm_source = dict(llm_source)
 
     @property
     def image_processor(self) -> ImageProcessor:
@@ -119,7 +124,7 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         return sorted(ids)
 
     @torch.inference_mode()
-    def generate(
+    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]  named inputs instead of one `inputs`
         self,
         input_ids: Tensor | None = None,
         *,

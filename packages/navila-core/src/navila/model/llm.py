@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class LLMBackend(ABC):
         weight_files(folder)
         try:
             with _no_progress_bar():
-                model, info = cls.model_class().from_pretrained(
+                loaded: Any = cls.model_class().from_pretrained(
                     folder,
                     dtype=dtype or torch.float32,
                     attn_implementation=attn_implementation,
@@ -77,6 +78,7 @@ class LLMBackend(ABC):
                     ignore_mismatched_sizes=True,
                     local_files_only=True,
                 )
+            model, info = loaded
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason}") from error
@@ -129,11 +131,11 @@ class LLMBackend(ABC):
             if (folder / "tokenizer.json").is_file():
                 from transformers import PreTrainedTokenizerFast
 
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
             else:
                 from transformers import AutoTokenizer
 
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(folder)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
@@ -142,6 +144,25 @@ class LLMBackend(ABC):
         # encodings; answers of released checkpoints were decoded with it.
         tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
         return tokenizer
+
+    @classmethod
+    def save_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+        """Write the tokenizer's files, in the form that transformers 4 reads too."""
+        folder = Path(folder)
+        tokenizer.save_pretrained(folder)
+        settings = read_json(folder / "tokenizer_config.json")
+        if settings.get("tokenizer_class") == "TokenizersBackend":
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        # Says where this process found it, which is nobody else's concern.
+        settings.pop("is_local", None)
+        write_json(folder / "tokenizer_config.json", settings)
+        if not (folder / "tokenizer.json").is_file():
+            return
+        whole = read_json(folder / "tokenizer.json")
+        merges = whole.get("model", {}).get("merges") or []
+        if merges and all(isinstance(pair, list) and not any(" " in part for part in pair) for pair in merges):
+            whole["model"]["merges"] = [" ".join(pair) for pair in merges]
+            (folder / "tokenizer.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _config_class(model_class: type[PreTrainedModel]) -> type[PretrainedConfig]:

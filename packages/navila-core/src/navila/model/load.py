@@ -84,17 +84,22 @@ def load(
         hidden_size=config.hidden_size or llm.config.hidden_size,
     )
     model = NavilaForCausalLM(config, llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)
-    model.attach(tokenizer=tokenizer, template=template_for(template, config, tokenizer))
+    model.attach(
+        tokenizer=tokenizer,
+        template=template_for(template, config, tokenizer),
+        llm_source=read_json(llm_folder / "config.json"),
+    )
     cast_parameters(model, kind)
-    return model.to(where).eval()
+    torch.nn.Module.to(model, where)
+    return model.eval()
 
 
 def load_projector(folder: Path, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int) -> Any:
-    """The projector of a checkpoint; its sizes come from the top config when its own file lacks them."""
+    """The projector of a checkpoint; its sizes come from the top config when its own lacks them."""
     path = folder / "config.json"
     own = read_json(path) if path.is_file() else {}
     sizes = {"mm_hidden_size": mm_hidden_size, "hidden_size": hidden_size}
-    config = {**root_config, **sizes, **own}
+    config = {**sizes, **(own or root_config)}
     type_string = config.get("mm_projector_type")
     if not isinstance(type_string, str):
         raise CheckpointError(f"{path} has no mm_projector_type: the checkpoint is partial.")
@@ -156,7 +161,7 @@ def check_attention(name: str | None) -> None:
         ConfigError: it does not or cannot.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     known = {"eager", *ALL_ATTENTION_FUNCTIONS.keys()}
     if name is not None and name not in known:

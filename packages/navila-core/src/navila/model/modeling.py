@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from navila.errors import DataError
+from navila.errors import ConfigError, DataError
 from navila.model.config import NavilaConfig
 from navila.model.generation import ConversationalModel
 from navila.model.projector import Projector
@@ -44,6 +45,12 @@ class NavilaForCausalLM(ConversationalModel):
         self, config: NavilaConfig, *, llm: PreTrainedModel, vision_tower: VisionEncoder, mm_projector: Projector
     ) -> None:
         super().__init__(config)
+        width = llm.config.get_text_config().hidden_size
+        if (mm_projector.in_features, mm_projector.out_features) != (vision_tower.hidden_size, width):
+            raise ConfigError(
+                f"The projector maps {mm_projector.in_features} to {mm_projector.out_features} channels, but the "
+                f"encoder gives {vision_tower.hidden_size} and the language model takes {width}: they do not belong together."
+            )
         self.llm = llm
         self.vision_tower = vision_tower
         self.mm_projector = mm_projector
@@ -182,20 +189,21 @@ class NavilaForCausalLM(ConversationalModel):
 
         The rows are padded on `padding_side`, by default the side they are padded on in the input.
         """
-        if image_features is None and pixel_values is not None and pixel_values.shape[0]:
-            image_features = self.encode_images(pixel_values)
         text_embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
         if bool(((input_ids < 0) & (input_ids != IMAGE_TOKEN_INDEX)).any()):
             raise DataError("input_ids hold negative ids other than -200: pad with the tokenizer's pad id.")
-        if image_features is None:
-            image_features = text_embeds.new_zeros(0, self.tokens_per_image, text_embeds.shape[-1])
+        features = image_features
+        if features is None and pixel_values is not None and pixel_values.shape[0]:
+            features = self.encode_images(pixel_values)
+        if features is None:
+            features = text_embeds.new_zeros(0, self.tokens_per_image, text_embeds.shape[-1])
         if padding_side is None:
             left = attention_mask is not None and not bool(attention_mask[:, 0].all())
             padding_side = "left" if left else "right"
         return splice(
             input_ids,
             text_embeds,
-            image_features,
+            features,
             attention_mask=attention_mask,
             image_index=image_index,
             position_ids=position_ids,
@@ -253,9 +261,9 @@ class NavilaForCausalLM(ConversationalModel):
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]  the rest is in `options`
         self,
-        save_directory: str | Path,
+        save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         state_dict: Mapping[str, Tensor] | None = None,
         **options: Any,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from navila.model.components import llm_backend
 from navila.model.config import part_config
-from navila.model.weights import replacing, write_json
+from navila.model.weights import merged_config, replacing, write_json
 from navila.plugins import default_host
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ def save_checkpoint(
 ) -> None:
     """Write `config.json`, `llm/`, `vision_tower/` and `mm_projector/`; see `NavilaForCausalLM.save_pretrained`."""
     backend = llm_backend(model.llm.config.model_type)
-    raw = part_config(model.config.llm_cfg)
+    source = model.llm_source
     options: dict[str, Any] = {"max_shard_size": max_shard_size} if max_shard_size else {}
     with replacing(folder) as new:
-        backend.save_pretrained(model.llm, new / "llm", raw, state_dict=part_state(state_dict, "llm"), **options)
+        backend.save_pretrained(model.llm, new / "llm", source, state_dict=part_state(state_dict, "llm"), **options)
         if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(new / "llm")
+            backend.save_tokenizer(model.tokenizer, new / "llm")
         model.vision_tower.save_pretrained(new / "vision_tower", part_state(state_dict, "vision_tower"))
         model.mm_projector.save_pretrained(new / "mm_projector", part_state(state_dict, "mm_projector"))
-        write_json(new / "config.json", root_config(model, backend.config_to_save(model.llm, raw)))
+        write_json(new / "config.json", root_config(model, backend.config_to_save(model.llm, source)))
 
 
 def part_state(state_dict: Mapping[str, Tensor] | None, part: str) -> dict[str, Tensor] | None:
@@ -55,9 +55,9 @@ def root_config(model: NavilaForCausalLM, llm_config: Mapping[str, Any]) -> dict
         **config.to_diff_dict(),
         "architectures": ARCHITECTURES,
         "model_type": config.model_type,
-        "llm_cfg": dict(llm_config),
-        "vision_tower_cfg": dict(model.vision_tower.config),
-        "mm_projector_cfg": dict(model.mm_projector.config),
+        "llm_cfg": merged_config(part_config(config.llm_cfg), llm_config),
+        "vision_tower_cfg": merged_config(part_config(config.vision_tower_cfg), model.vision_tower.config),
+        "mm_projector_cfg": merged_config(part_config(config.mm_projector_cfg), model.mm_projector.config),
         "hidden_size": model.mm_projector.out_features,
         "mm_hidden_size": model.mm_projector.in_features,
         "mm_vision_select_layer": model.vision_tower.select_layer,

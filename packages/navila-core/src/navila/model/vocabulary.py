@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,11 +25,13 @@ def add_pad_token(tokenizer: PreTrainedTokenizerBase, llm: PreTrainedModel) -> N
 
 def grow_vocabulary(llm: PreTrainedModel, size: int) -> None:
     """Grow the tables to `size` rows, the new ones the mean of the old; a larger (padded) vocabulary stays as it is."""
-    old = llm.get_input_embeddings().weight.shape[0]
+    embeddings: Any = llm.get_input_embeddings()
+    old = embeddings.weight.shape[0]
     if size <= old:
         return
     llm.resize_token_embeddings(size, mean_resizing=False)
     with torch.no_grad():
         for table in (llm.get_input_embeddings(), llm.get_output_embeddings()):
-            if table is not None:
-                table.weight[old:] = table.weight[:old].mean(0)
+            weight: Any = getattr(table, "weight", None)
+            if weight is not None:
+                weight[old:] = weight[:old].mean(0)

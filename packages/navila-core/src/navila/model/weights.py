@@ -126,8 +126,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         for file in written:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (scratch / file).replace(folder / file)
-        for part in {file.parent for file in written}:
-            for pattern in ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json"):
+        for part in {file.parent for file in written if file.suffix == ".safetensors"}:
+            for pattern in ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*"):
                 for stale in (folder / part).glob(pattern):
                     if stale.relative_to(folder) not in written:
                         stale.unlink()
