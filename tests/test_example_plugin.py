@@ -66,21 +66,3 @@ def test_the_readme_shows_this_plugin(workspace: Path) -> None:
         assert len(blocks) == 2
         for line in re.findall(r"^.*(?:name=|target=|summary=|return |yield ).*$", source, flags=re.MULTILINE):
             assert any(line.strip() in block for block in blocks), f"README lacks {line.strip()!r} of {file}"
-
-
-def test_the_python_of_the_readme_compiles(workspace: Path) -> None:
-    readme = (workspace / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        compile(block, "README.md", "exec")
-
-
-def test_the_commands_of_the_readme_exist(workspace: Path) -> None:
-    readme = (workspace / "README.md").read_text()
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL))
-    commands = {tuple(words) for words in re.findall(r"\bnavila ([a-z]+)(?: ([a-z]+)\b)?", blocks)}
-    assert ("train", "") in commands
-    for command in sorted(commands):
-        done = run(workspace, "-m", "navila", *filter(None, command), "--help")
-        assert done.returncode == 0, f"navila {' '.join(command)}: {done.stderr}"
