@@ -163,16 +163,22 @@ def test_grounding_answers_what_the_view_shows(tmp_path: Path):
     records = json.loads((tmp_path / "views" / "annotations.json").read_text())
     assert len(records) > 8
     mixture = Mixture.open(f"llava:{tmp_path / 'views'}")
+    asked = set()
     for index, entry in enumerate(records):
-        turns = entry["conversations"]
-        assert [turn["from"] for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
-        assert turns[0]["value"].startswith("<image>\n")
+        question, answer = entry["conversations"]
+        assert (question["from"], answer["from"]) == ("human", "gpt")
+        assert question["value"].startswith("<image>\n")
         assert len(mixture[index].media) == 1
-        assert len({turn["value"] for turn in turns[::2]}) == len(turns) // 2, "no question twice"
+        asked.add((entry["image"], question["value"]))
+    assert len(asked) == len(records), "no question twice about one view"
+    assert len({image for image, _ in asked}) == 16
 
 
 def test_grounding_questions_have_one_answer_each():
     from navila.simulation import Landmark
+
+    def strips_of(bearing: float, seen: float) -> tuple[float, ...]:
+        return tuple(6 * seen if strip == int((45 - bearing) // 15) else 0.0 for strip in range(6))
 
     def mark(name: str, bearing: float, seen: float) -> Landmark:
         colour, shape = name.split()
@@ -183,6 +189,7 @@ def test_grounding_questions_have_one_answer_each():
             position=(0.0, 0.0, 0.0),
             room=0,
             visible_fraction=seen,
+            strips=strips_of(bearing, seen),
             bearing=bearing,
             distance=2.2,
         )
@@ -201,6 +208,9 @@ def test_grounding_questions_have_one_answer_each():
         for question, answer in ask(landmarks, np.random.default_rng(seed), 30):
             answers.setdefault(question, set()).add(answer)
     assert all(len(given) == 1 for given in answers.values()), answers
+    assert answers["What is there from left to right?"] == {
+        "nothing, red sofa, nothing, green lamp, nothing, blue sofa."
+    }
     assert answers["Where is the red sofa?"] == {"It is 30 degrees to the left."}
     assert answers["Where is the blue sofa?"] == {"It is 30 degrees to the right."}
     assert answers["Where is the green lamp?"] == {"It is ahead."}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
@@ -40,7 +41,6 @@ class LlavaDataset(Dataset):
     @classmethod
     def tiny(cls) -> LlavaDataset:
         """One conversation about an image and one about none, in a temporary folder."""
-        import json
 
         from PIL import Image
 
@@ -70,8 +70,10 @@ class LlavaDataset(Dataset):
         )
 
     def group(self, index: int) -> str:
-        """The record itself: its turns already share the image."""
-        return str(index)
+        """The images it shows: records about the same ones share them."""
+        record = self.records[index]
+        names = record.get("image", record.get("images"))
+        return json.dumps(names) if names else f"record {index}"
 
 
 def _media_names(record: Mapping[str, Any], where: str) -> list[Any]:
