@@ -49,7 +49,7 @@ class NavilaForCausalLM(ConversationalModel):
         if (mm_projector.in_features, mm_projector.out_features) != (vision_tower.hidden_size, width):
             raise ConfigError(
                 f"The projector maps {mm_projector.in_features} to {mm_projector.out_features} channels, but the "
-                f"encoder gives {vision_tower.hidden_size} and the language model takes {width}: they do not belong together."
+                f"encoder gives {vision_tower.hidden_size} and the language model takes {width}: choose parts that fit."
             )
         self.llm = llm
         self.vision_tower = vision_tower
