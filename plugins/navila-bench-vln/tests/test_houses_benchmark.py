@@ -79,7 +79,9 @@ def test_a_checkpoint_is_scored_in_real_houses(checkpoint: Path, tmp_path: Path)
         metric.name for metric in default_host().registry("benchmark").spec("houses").metrics
     }
     assert results["run"]["model_sha256"]
-    assert results["run"]["decoding"] == "grammar"
+    assert results["run"]["decoding"] == results["agent"]["decoding"] == "grammar"
+    assert results["agent"]["num_frames"] == 8
+    assert "robot programmed for navigation tasks" in results["agent"]["prompt"]
     assert results["counters"]["unparsed"] == 0
     assert "data:image/jpeg" in (folder / "report.html").read_text()
 

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from navila.actions import FORWARD, LEFT, RIGHT, STOP, Action, answer_for_primitives, parse
 from navila.errors import DataError
@@ -30,6 +30,10 @@ class Agent(ABC, Generic[StateT]):
     def instruction(self, episode: Episode) -> str:
         """What it is told to do."""
         return episode.instruction
+
+    def facts(self) -> dict[str, Any]:
+        """What a result says about it: how it was prompted and decoded, for a model."""
+        return {"name": self.name}
 
     @abstractmethod
     def begin(self, episode: Episode, simulator: Simulator) -> StateT:
@@ -65,10 +69,31 @@ class ModelAgent(Agent["Navigator"]):
     def instruction(self, episode: Episode) -> str:
         return self._instruction(episode) if self._instruction else episode.instruction
 
-    def begin(self, episode: Episode, simulator: Simulator) -> Navigator:
+    def facts(self) -> dict[str, Any]:
+        navigator = self._navigator()
+        navigator.reset("INSTRUCTION")
+        return {
+            "name": self.name,
+            "num_frames": navigator.num_frames,
+            "tokens_per_image": self.model.tokens_per_image,
+            "template": navigator.template.name,
+            "prompt": navigator.prompt,
+            "decoding": self._decoding,
+            "max_new_tokens": navigator.max_new_tokens,
+            "parse_profile": navigator.parse_profile,
+            "on_unparsed": navigator.on_unparsed,
+            "dtype": str(self.model.dtype),
+            "device": str(self.model.device),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+        }
+
+    def _navigator(self) -> Navigator:
         from navila.navigator import Navigator
 
-        navigator = Navigator(self.model, self._num_frames, decoding=self._decoding)
+        return Navigator(self.model, self._num_frames, decoding=self._decoding)
+
+    def begin(self, episode: Episode, simulator: Simulator) -> Navigator:
+        navigator = self._navigator()
         navigator.reset(self.instruction(episode))
         return navigator
 

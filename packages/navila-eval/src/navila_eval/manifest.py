@@ -64,8 +64,3 @@ def episodes_digest(episodes: Iterable[Episode]) -> str:
     for episode in episodes:
         digest.update(dumps(dataclasses.asdict(episode)).encode() + b"\n")
     return digest.hexdigest()
-
-
-def text_digest(text: str) -> str:
-    """SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -191,6 +191,7 @@ def evaluate_agent(
         progress.start(list(records[episode_id] for episode_id in done), cut=cut, path=output_dir / RECORDS)
         if todo:
             walker = agent()
+            folder.note_agent(walker.facts())
             with folder.writer() as writer:
 
                 def finish(record: Record) -> None:
@@ -208,12 +209,14 @@ def evaluate_agent(
                 )
     # From the file, not from memory: an interrupted run and an uninterrupted one then go through the same numbers.
     records = folder.records()
-    content, table = summarise([records[episode_id] for episode_id in ids], run)
+    content, table = summarise([records[episode_id] for episode_id in ids], run, folder.agent())
     folder.finish(content, table)
     return _results(output_dir, strict(content))
 
 
-def summarise(records: Sequence[Record], run: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def summarise(
+    records: Sequence[Record], run: Mapping[str, Any], agent: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """`results.json` and `aggregate.json` of recorded walks; a pure function but for the manifest."""
     rows = [measures(record) for record in records]
     values = headline_values(rows)
@@ -237,6 +240,7 @@ def summarise(records: Sequence[Record], run: Mapping[str, Any]) -> tuple[dict[s
         },
         "failed_episodes": [{"episode_id": r["episode_id"], "error": r["error"]} for r in failed],
         "run": dict(run),
+        "agent": dict(agent),
         "manifest": environment(),
     }
     return content, {"navila": aggregate(rows), "navid": aggregate(rows, invalid="zero")}

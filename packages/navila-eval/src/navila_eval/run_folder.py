@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,14 @@ class RunFolder:
         write_json(self.path / RUN, run)
         return False
 
+    def note_agent(self, facts: Mapping[str, Any]) -> None:
+        """Add to `run.json` who walks."""
+        write_json(self.path / RUN, {**read_json(self.path / RUN), "agent": dict(facts)})
+
+    def agent(self) -> dict[str, Any]:
+        """What `note_agent` was told."""
+        return read_json(self.path / RUN).get("agent", {})
+
     def clear(self) -> None:
         """Remove what a run wrote here, and nothing else."""
         for name in (RESULTS, AGGREGATE, RECORDS, RUN):
@@ -91,8 +99,3 @@ def _json(value: Any) -> str:
 def _short(value: Any) -> str:
     text = dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def in_order(episode_ids: Iterable[str], records: Mapping[str, Record]) -> Sequence[Record]:
-    """Records of the episodes, in the episodes' order."""
-    return [records[episode_id] for episode_id in episode_ids]

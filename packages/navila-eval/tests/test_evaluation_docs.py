@@ -1,0 +1,42 @@
+"""The task written out in the documentation runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "evaluation.md"
+
+pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    if not PAGE.is_file():
+        pytest.skip("the documentation is not beside this package")
+    source = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert source is not None
+    path = tmp_path / "my_rooms.py"
+    path.write_text(source[1], encoding="utf-8")
+    return path
+
+
+def navila_eval(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "navila", "eval", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_task_of_the_documentation_is_listed_and_runs(plugin: Path, tmp_path: Path) -> None:
+    assert "my-rooms" in navila_eval("--plugin", plugin).stdout
+    done = navila_eval(
+        "--plugin", plugin, "-t", "my-rooms", "--agent", "expert", "--limit", "3", "--output-dir", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "expert" / "my-rooms" / "results.json").read_text())
+    assert results["episodes"] == 3
+    assert results["results"]["my-rooms"]["sr"] == 1.0
