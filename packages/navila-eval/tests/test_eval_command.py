@@ -103,3 +103,42 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> 
     assert "run the same command again" in stderr.strip().splitlines()[-1]
     assert "Traceback" not in stderr
     assert not (tmp_path / "expert" / "houses" / "results.json").exists()
+
+
+OFF_THE_FLOOR = """
+from dataclasses import replace
+from navila import hookimpl
+from navila.specs import BenchmarkSpec
+from navila_bench_vln.houses import Houses
+
+@hookimpl
+def navila_benchmarks():
+    for name in ("OffFloor", "Empty"):
+        yield BenchmarkSpec(name=name.lower(), target=f"{__name__}:{name}", summary="broken", splits=("level0",),
+                            default_split="level0", simulator="mesh")
+
+class OffFloor(Houses):
+    def episodes(self, split, **options):
+        good, bad = super().episodes(split, **options)
+        return [good, replace(bad, start_position=(999.0, 0.0, 999.0))]
+
+class Empty(Houses):
+    def episodes(self, split, **options):
+        return []
+"""
+
+
+def test_what_fails_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+    plugin = tmp_path / "off_the_floor.py"
+    plugin.write_text(OFF_THE_FLOOR)
+    done = navila_eval(
+        "--plugin", plugin, "-t", "empty,offfloor,houses", "--agent", "expert", "--limit", "2", "--output-dir", tmp_path
+    )
+    assert done.returncode == 1
+    assert "empty: failed: The task empty level0 has no episodes" in done.stdout
+    assert "Error: empty, offfloor did not run without failures" in done.stderr
+    assert "is off the walkable floor" in done.stderr
+    results = json.loads((tmp_path / "expert" / "offfloor" / "results.json").read_text())
+    assert results["results"]["offfloor"]["sr"] == 0.5
+    assert "SceneError" in results["failed_episodes"][0]["error"]
+    assert json.loads((tmp_path / "expert" / "houses" / "results.json").read_text())["episodes"] == 2
