@@ -42,6 +42,7 @@ LIGHT = (
     "navila.checks",
     "navila.cli",
     "navila.conversation",
+    "navila.discovery",
     "navila.episodes",
     "navila.errors",
     "navila.frames",

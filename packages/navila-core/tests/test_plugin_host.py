@@ -66,6 +66,7 @@ def test_provenance_pins_a_local_file_by_its_content(tmp_path: Path) -> None:
         ("import", "import a_package_that_is_not_there"),
         ("import", "raise SystemExit(3)"),
         ("import", "def broken(:"),
+        ("import", "class Odd(Exception):\n    def __str__(self):\n        raise ValueError\nraise Odd"),
         ("register", "@hookimpl\ndef navila_simulators(argument): ..."),
         ("register", "@hookimpl\ndef navila_simulatorz(): ..."),
         ("register", "def navila_simulators(): ..."),

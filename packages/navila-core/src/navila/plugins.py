@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pluggy
 
-from navila.catalogue import CATALOGUE
+from navila.discovery import PLUGINS_VARIABLE, Candidate, InstalledPlugin, candidates_of, installed_plugins
 from navila.errors import ConfigError, PluginError
 from navila.hookspecs import PROJECT, NavilaHooks
 from navila.kinds import KINDS
-from navila.registry import Entry, Origin, Registry, check_spec, normalise, one_line, suggestion
+from navila.registry import Entry, Origin, Registry, check_spec, one_line, suggestion
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution
-
     import click
 
     from navila.conversation import ConversationTemplate
@@ -44,15 +39,17 @@ if TYPE_CHECKING:
         VisionEncoderSpec,
     )
 
-#: Comma-separated plugin choices, in the syntax of `--plugin`; the command line adds its own to it, so that worker
-#: processes see the same plugins.
-PLUGINS_VARIABLE = "NAVILA_PLUGINS"
 #: Set to 1 to raise on the first broken plugin instead of going on without it.
 STRICT_VARIABLE = "NAVILA_STRICT"
-#: The choice `--no-plugins` stands for.
-NO_PLUGINS = "no:*"
-#: Entry-point group of every plugin.
-GROUP = "navila"
+
+__all__ = [
+    "InstalledPlugin",
+    "Plugin",
+    "PluginFailure",
+    "PluginHost",
+    "default_host",
+    "installed_plugins",
+]
 
 Stage = Literal["import", "register", "call", "iterate"]
 T = TypeVar("T")
@@ -81,35 +78,11 @@ class PluginFailure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstalledPlugin:
-    """A plugin as its distribution's metadata describe it; nothing of it has been imported."""
-
-    name: str
-    """Name of the entry point."""
-    module: str
-    dist: str
-    version: str
-    metadata: Distribution = field(repr=False, compare=False)
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(dist=self.dist, version=self.version, plugin=self.name, source=self.module)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plugin:
     """A plugin that has been imported and registered."""
 
     origin: Origin
     module: ModuleType
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Candidate:
-    """A plugin to import, installed or local."""
-
-    origin: Origin
-    load: Callable[[], ModuleType]
 
 
 class PluginHost:
@@ -146,7 +119,8 @@ class PluginHost:
             ConfigError: a plugin was asked for by name that is not there.
         """
         plugins: list[Plugin] = []
-        for candidate in self._candidates():
+        candidates, self._left_out = candidates_of(self.choices)
+        for candidate in candidates:
             plugin = self._load(candidate)
             if plugin is not None:
                 plugins.append(plugin)
@@ -203,32 +177,7 @@ class PluginHost:
             self._registries[kind] = Registry(KINDS[kind], entries, absent=left_out | broken)
         return self._registries[kind]
 
-    def _candidates(self) -> list[_Candidate]:
-        """Apply the choices to what is installed."""
-        unreadable: list[_Candidate] = []
-        installed = installed_plugins(
-            on_error=lambda dist, error: unreadable.append(_unreadable_candidate(dist, error))
-        )
-        candidates = [
-            _Candidate(origin=p.origin, load=functools.partial(importlib.import_module, p.module)) for p in installed
-        ]
-        chosen = {f"{c.origin.dist}:{c.origin.plugin}": c for c in [*candidates, *unreadable]}
-        everything = dict(chosen)
-        for choice in self.choices:
-            if choice == NO_PLUGINS:
-                chosen.clear()
-            elif choice.startswith("no:"):
-                for key in [key for key, c in chosen.items() if _is_called(c.origin, choice[3:])]:
-                    del chosen[key]
-            elif any(_is_called(c.origin, choice) for c in everything.values()):
-                chosen.update({key: c for key, c in everything.items() if _is_called(c.origin, choice)})
-            else:
-                known = sorted({name for p in installed for name in (p.name, p.dist)})
-                chosen[choice] = everything[choice] = _local_candidate(choice, known)
-        self._left_out = tuple(candidate.origin for key, candidate in everything.items() if key not in chosen)
-        return [_core_candidate(), *chosen.values()]
-
-    def _load(self, candidate: _Candidate) -> Plugin | None:
+    def _load(self, candidate: Candidate) -> Plugin | None:
         """Import and register one plugin."""
         origin = candidate.origin
         module = self._attempt(origin, "import", candidate.load)
@@ -322,112 +271,6 @@ def default_host() -> PluginHost:
 @functools.cache
 def _host(choices: str, strict: bool) -> PluginHost:
     return PluginHost([c.strip() for c in choices.split(",") if c.strip()], strict=strict)
-
-
-def installed_plugins(*, on_error: Callable[[str, Exception], None] | None = None) -> tuple[InstalledPlugin, ...]:
-    """Every plugin that some distribution's metadata name, sorted; imports none of them.
-
-    A distribution whose metadata cannot be read is handed to `on_error` and left out.
-    """
-    from importlib import metadata
-
-    found: dict[tuple[str, str], InstalledPlugin] = {}
-    for dist in metadata.distributions():
-        text = dist.read_text("entry_points.txt") or ""
-        if f"[{GROUP}]" not in text:
-            continue
-        try:
-            name, version = dist.metadata["Name"], dist.version
-            points = [point for point in dist.entry_points if point.group == GROUP]
-            for point in points:
-                plugin = InstalledPlugin(
-                    name=point.name, module=point.module, dist=name, version=version, metadata=dist
-                )
-                # The first on sys.path is the one that imports.
-                found.setdefault((normalise(name), point.name), plugin)
-        except Exception as error:
-            if on_error is not None:
-                # Its name cannot be asked for: take it from the folder `name-version.dist-info`.
-                folder = Path(str(getattr(dist, "_path", "unknown"))).name
-                on_error(folder.partition("-")[0].replace("_", "-"), error)
-    return tuple(found[key] for key in sorted(found))
-
-
-def _core_candidate() -> _Candidate:
-    from navila import __version__
-
-    origin = Origin(dist="navila-core", version=__version__, plugin="builtin", source="navila.builtin")
-    return _Candidate(origin=origin, load=functools.partial(importlib.import_module, "navila.builtin"))
-
-
-def _unreadable_candidate(dist: str, error: Exception) -> _Candidate:
-    def load() -> ModuleType:
-        raise ImportError(f"the metadata of {dist} cannot be read ({one_line(error)}): reinstall it") from error
-
-    return _Candidate(origin=Origin(dist=dist, version="", plugin=dist.removeprefix("navila-")), load=load)
-
-
-def _local_candidate(choice: str, known: Sequence[str]) -> _Candidate:
-    """A plugin that no distribution names: a file, or an importable module."""
-    if choice.endswith(".py") or "/" in choice or os.sep in choice:
-        path = Path(choice)
-        if not path.is_file():
-            raise ConfigError(f"There is no plugin file {choice!r} (--plugin or {PLUGINS_VARIABLE}).")
-        return _file_candidate(path.resolve())
-    try:
-        found = importlib.util.find_spec(choice) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        dists = {entry.dist for entry in CATALOGUE}
-        short = {dist.removeprefix("navila-"): dist for dist in dists} | {dist: dist for dist in dists}
-        advice = f"run `pip install {short[choice]}`." if choice in short else suggestion(choice, known)
-        raise ConfigError(
-            f"There is no plugin {choice!r} (--plugin or {PLUGINS_VARIABLE}); "
-            + (advice or "name an installed one, ./file.py or an importable module.")
-        )
-    top = choice.partition(".")[0]
-    return _Candidate(
-        origin=Origin(dist=top, version=_version_of(top), plugin=choice, source=choice),
-        load=functools.partial(importlib.import_module, choice),
-    )
-
-
-def _file_candidate(path: Path) -> _Candidate:
-    import hashlib
-
-    version = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    name = f"navila_local_{path.stem}"
-
-    def load() -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        # Listed before it runs, so that its own target "navila_local_<stem>:Class" (f"{__name__}:Class") imports.
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
-
-    return _Candidate(origin=Origin(dist=path.stem, version=version, plugin=path.stem, source=str(path)), load=load)
-
-
-def _version_of(module: str) -> str:
-    """Version of the distribution that has a module of that name, or `local`."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(module)
-    except metadata.PackageNotFoundError:
-        return "local"
-
-
-def _is_called(origin: Origin, name: str) -> bool:
-    return name == origin.plugin or normalise(name) == normalise(origin.dist)
 
 
 def _misspelt_hooks(module: ModuleType) -> list[str]:

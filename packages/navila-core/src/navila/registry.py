@@ -220,7 +220,10 @@ def normalise(dist: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """`Type: message` of an error, on one line."""
-    message = " ".join(str(error).split())
+    try:
+        message = " ".join(str(error).split())
+    except Exception:
+        message = "its message cannot be shown"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from navila.discovery import NO_PLUGINS, PLUGINS_VARIABLE
 from navila.errors import NavilaError, missing_extra
-from navila.plugins import NO_PLUGINS, PLUGINS_VARIABLE
 
 #: Exit code after Ctrl-C, as shells report it.
 EXIT_INTERRUPTED = 130
