@@ -30,6 +30,8 @@ KEY_PACKAGES = (
     "pillow",
 )
 
+_METADATA_FIELDS = ("Summary", "License-Expression", "License", "Home-page", "Project-URL")
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -163,15 +165,15 @@ def diagnosis(host: PluginHost) -> dict[str, Any]:
 
 def facts(plugin: InstalledPlugin) -> dict[str, Any]:
     """One plugin's metadata as plain data."""
-    metadata = plugin.metadata.metadata
+    fields = {name: plugin.metadata.metadata.get_all(name) or [] for name in _METADATA_FIELDS}
     return {
         "name": plugin.name,
         "dist": plugin.dist,
         "version": plugin.version,
-        "summary": metadata.get("Summary") or "",
+        "summary": "".join(fields["Summary"]),
         "module": plugin.module,
-        "licence": metadata.get("License-Expression") or metadata.get("License") or "",
-        "url": metadata.get("Home-page") or ", ".join(metadata.get_all("Project-URL") or []),
+        "licence": "".join(fields["License-Expression"] or fields["License"]),
+        "url": ", ".join(fields["Home-page"] or fields["Project-URL"]),
     }
 
 
