@@ -31,7 +31,6 @@ def navila_vision_encoders() -> Iterable[VisionEncoderSpec]:
     ):
         yield VisionEncoderSpec(
             name=name,
-            aliases=(f"google/{name.replace('-' + str(size), f'-patch{patch}-{size}')}",),
             target=TARGET,
             summary=f"SigLIP {name.split('-')[1]} at {size} px",
             model_types=MODEL_TYPES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from navila.errors import ConfigError
 from navila.model.components import llm_backend, projector, projector_spec, vision_encoder, vision_encoder_spec
 from navila.model.config import NavilaConfig
-from navila.model.load import model_type_of, resolve_dtype, template_for
+from navila.model.load import check_attention, model_type_of, resolve_dtype, template_for
 from navila.model.location import checkpoint_folder, read_json
 from navila.model.vocabulary import add_pad_token, grow_vocabulary
 from navila.model.weights import cast_parameters
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from navila.model.modeling import NavilaForCausalLM
     from navila.model.projector import Projector
     from navila.model.vision import VisionEncoder
+
+_log = logging.getLogger(__name__)
 
 #: A registered name, a folder or Hub id with weights, or a `config.json` as a mapping.
 Part = str | Path | Mapping[str, Any]
@@ -62,15 +65,17 @@ def build(
     """
     from navila.model.modeling import NavilaForCausalLM
 
+    check_attention(attn_implementation)
+    kind = resolve_dtype(dtype) or torch.float32
     root = NavilaConfig(**{"image_aspect_ratio": "resize", **config})
     backend, llm_folder = _llm_source(llm)
     words = _tokenizer(tokenizer if tokenizer is not None else llm_folder, backend)
     if isinstance(llm, Mapping):
         ids = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-        language_model = backend.build({**ids, **llm}, attn_implementation=attn_implementation)
+        language_model = backend.build({**ids, **llm}, dtype=kind, attn_implementation=attn_implementation)
     else:
         assert llm_folder is not None
-        language_model = backend.from_pretrained(llm_folder, attn_implementation=attn_implementation)
+        language_model = backend.from_pretrained(llm_folder, dtype=kind, attn_implementation=attn_implementation)
     add_pad_token(words, language_model)
     grow_vocabulary(language_model, len(words))
 
@@ -85,7 +90,7 @@ def build(
     model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
     source = {} if llm_folder is None else read_json(llm_folder / "config.json")
     model.attach(tokenizer=words, template=template_for(template, root, words), llm_source=source)
-    cast_parameters(model, resolve_dtype(dtype) or torch.float32)
+    cast_parameters(model, kind)
     return model
 
 
@@ -119,6 +124,7 @@ def _vision_tower(part: Part, **options: Any) -> VisionEncoder:
     if not Path(part).is_dir() and str(part) in default_host().registry("vision-encoder"):
         spec = vision_encoder_spec(str(part))
         encoder_class = vision_encoder(spec.name)
+        _log.warning("%s gets random weights: for trained ones, give its folder or Hub id as vision_tower.", spec.name)
         return encoder_class(encoder_class.default_config(spec.name), **options)
     folder = checkpoint_folder(part)
     return vision_encoder(model_type_of(folder, None)).from_pretrained(folder, **options)

@@ -136,7 +136,7 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         do_sample: bool = False,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        top_k: int = 0,
+        top_k: int = 50,
         num_beams: int = 1,
         eos_token_id: int | Sequence[int] | None = None,
         **options: Any,

@@ -11,6 +11,8 @@ from navila.errors import CheckpointError
 
 #: `model_type` values of checkpoints of the released layout.
 MODEL_TYPES = ("llava_llama", "llava", "navila")
+#: Files of Hub repositories that hold the same weights for other libraries.
+_NOT_NEEDED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5")
 
 
 def checkpoint_folder(path: str | Path) -> Path:
@@ -29,7 +31,7 @@ def checkpoint_folder(path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name))
+        return Path(snapshot_download(name, ignore_patterns=list(_NOT_NEEDED)))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
