@@ -52,6 +52,13 @@ def load_surface(path: Path, up: Literal["y", "z"] = "y") -> Surface:
     shaded = np.concatenate([part.shaded for part in parts])[keep]
     triangles = triangles[keep].astype(np.float32)
     rgb[shaded] *= _light(triangles[shaded])[:, None, None]
+    try:
+        pictures = images.within_budget()
+    # Pillow decodes only now, and says what is wrong with a picture in many ways.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SceneError(
+            f"A texture of the scene {path} cannot be decoded ({error}); export the scene again."
+        ) from error
     # Most meshes have one colour a face; only true vertex colours pay for blending them in every pixel.
     flat = bool((rgb == rgb[:, :1]).all())
     return Surface(
@@ -59,7 +66,7 @@ def load_surface(path: Path, up: Literal["y", "z"] = "y") -> Surface:
         rgb=(rgb[:, 0] if flat else rgb).astype(np.float32),
         uv=np.concatenate([part.uv for part in parts])[keep].astype(np.float32),
         texture=np.concatenate([part.texture for part in parts])[keep],
-        atlas=build_atlas(images.within_budget()),
+        atlas=build_atlas(pictures),
     )
 
 

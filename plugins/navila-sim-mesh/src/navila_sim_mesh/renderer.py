@@ -92,7 +92,7 @@ class Renderer:
         self._geometry = TriangleMesh(self._embree, np.ascontiguousarray(surface.triangles, np.float32))
         self._atlas = surface.atlas
         self._falloff = surface.falloff
-        # Every table has one row more than there are triangles: embree says -1 for a miss, which indexes that last row.
+        # Every table has one row more than there are triangles: embree says -1 for a miss, which takes the last row.
         count = len(surface.triangles)
         size = (1 << surface.atlas.log2_size[surface.texture]).astype(np.float32)
         corners = surface.uv - np.floor(surface.uv.min(axis=1, keepdims=True))
@@ -108,11 +108,9 @@ class Renderer:
             self._corner_rgb[:-1, 0:3] = surface.rgb[:, 0]
             self._corner_rgb[:-1, 3:6] = surface.rgb[:, 1] - surface.rgb[:, 0]
             self._corner_rgb[:-1, 6:9] = surface.rgb[:, 2] - surface.rgb[:, 0]
-            self._corner_rgb[-1, 0:3] = SKY
         self._rgb = np.zeros((count + 1, 4), np.float32)
         if surface.rgb.ndim == 2:
             self._rgb[:-1, :3] = surface.rgb
-            self._rgb[-1, :3] = SKY
         self._normal = np.zeros((count + 1, 3), np.float32)
         self._normal[:-1] = _scaled_normals(surface.triangles, corners)
         same = (surface.atlas.log2_size == surface.atlas.log2_size[0]).all()
@@ -166,9 +164,8 @@ class Renderer:
         """Colour (N, 3), depth (N,) and triangle (N,) along rays; a pixel is `pixel` wide at unit depth."""
         hits = self._embree.run(origins, directions, query="INTERSECT", output=True)
         triangle, depth, u, v = hits["primID"], hits["tfar"], hits["u"], hits["v"]
-        missed = triangle < 0
-        if missed.any():
-            depth[missed] = 0.0
+        missed = np.flatnonzero(triangle < 0)
+        depth[missed] = 0.0
         rows = self._uv.take(triangle, axis=0)
         x = rows[:, 0] + u * rows[:, 2] + v * rows[:, 4]
         y = rows[:, 1] + u * rows[:, 3] + v * rows[:, 5]
@@ -188,6 +185,7 @@ class Renderer:
         colour *= texel.view(np.uint8).reshape(-1, 4)
         if self._falloff:
             colour *= np.reciprocal(1.0 + self._falloff * depth)[:, None]
+        colour[missed, :3] = 255 * np.array(SKY, np.float32)
         return np.ascontiguousarray(colour.astype(np.uint8)[:, :3]), depth, triangle
 
     def _texels(

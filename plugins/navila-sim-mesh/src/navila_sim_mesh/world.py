@@ -60,6 +60,7 @@ class World:
         Raises:
             SceneError: the file cannot be read, or there is no floor in it.
         """
+        # Procedural houses need no trimesh, which takes a while to import.
         from navila_sim_mesh.loading import load_surface
         from navila_sim_mesh.walkable import find_floors
 

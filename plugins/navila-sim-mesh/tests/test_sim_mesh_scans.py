@@ -1,0 +1,275 @@
+"""Meshes from outside: what is written with trimesh is loaded, looks right and can be walked."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from navila.errors import SceneError
+from navila.simulation import Embodiment, Episode
+from navila_sim_mesh.houses import build_house
+from navila_sim_mesh.loading import load_surface
+from navila_sim_mesh.navigation import CELL, house_floor
+from navila_sim_mesh.renderer import Camera, Renderer, Surface
+from navila_sim_mesh.simulator import MeshSimulator
+from navila_sim_mesh.textures import build_atlas
+from navila_sim_mesh.walkable import find_floors
+from navila_sim_mesh.world import World
+from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
+
+BODY = Embodiment(width=96, height=96, depth=True)
+UNIT_UV = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+
+
+def quarters(image_format: str = "PNG") -> Image.Image:
+    """Red, green over blue, yellow; 200 x 100, no power of two."""
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[:50, :100], pixels[:50, 100:], pixels[50:, :100], pixels[50:, 100:] = RED, GREEN, BLUE, YELLOW
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, image_format, quality=95)
+    return Image.open(data)
+
+
+def quad(corners: list[tuple[float, float, float]], visual: Any = None) -> trimesh.Trimesh:
+    return trimesh.Trimesh(vertices=corners, faces=[[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
+
+
+def room_scene(image_format: str = "PNG") -> trimesh.Scene:
+    """A floor of 6 m x 6 m, a textured wall at z = -3 and a green box whose node is moved."""
+    scene = trimesh.Scene()
+    picture = PBRMaterial(baseColorTexture=quarters(image_format))
+    grey = PBRMaterial(baseColorFactor=[100, 100, 100, 255])
+    wall = [(-3.0, 0.0, -3.0), (3.0, 0.0, -3.0), (3.0, 3.0, -3.0), (-3.0, 3.0, -3.0)]
+    floor = [(-3.0, 0.0, 3.0), (3.0, 0.0, 3.0), (3.0, 0.0, -3.0), (-3.0, 0.0, -3.0)]
+    scene.add_geometry(quad(wall, TextureVisuals(uv=UNIT_UV, material=picture)), node_name="wall")
+    scene.add_geometry(quad(floor, TextureVisuals(uv=UNIT_UV, material=grey)), node_name="floor")
+    block = trimesh.creation.box((1.0, 1.0, 1.0))
+    block.visual.face_colors = [0, 200, 0, 255]
+    turn = trimesh.transformations.rotation_matrix(0.5, [0, 1, 0])
+    turn[:3, 3] = (1.5, 0.5, 1.0)
+    scene.add_geometry(block, node_name="block", transform=turn)
+    return scene
+
+
+def episode(scene_id: str, start: tuple[float, float, float] = (-1.0, 0.0, 0.0), **changes: Any) -> Episode:
+    facts: dict[str, Any] = {"goals": ((2.0, 0.0, -2.0),), "start_rotation": (0.0, 0.0, 0.0, 1.0)} | changes
+    return Episode(episode_id="1", scene_id=scene_id, start_position=start, **facts)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_a_textured_glb_looks_as_it_was_painted(tmp_path: Path, image_format: str) -> None:
+    room_scene(image_format).export(tmp_path / "room.glb")
+    sim = MeshSimulator(BODY, scene_root=tmp_path)
+    seen = sim.reset(episode("room.glb"))
+    assert seen.depth is not None
+    assert seen.depth[48, 40] == pytest.approx(3.0, abs=1e-3)
+
+    def colour(x: float, y: float) -> np.ndarray:
+        """Colour seen at a point of the wall, 3 m ahead of an eye at x = -1, y = 1.25."""
+        return seen.rgb[int(48 - (y - 1.25) / 3 * 48), int(48 + (x + 1) / 3 * 48)].astype(int)
+
+    for x, y, expected in ((-2, 2.5, RED), (1, 2.5, GREEN), (-2, 0.5, BLUE), (1, 0.5, YELLOW)):
+        assert np.abs(colour(x, y) - expected).max() <= 12, (x, y)
+    floor = seen.rgb[90, 20].astype(int)
+    assert np.ptp(floor) <= 1
+    assert 70 <= floor[0] <= 100, "the flat grey of the floor, shaded"
+
+
+def test_one_walks_round_a_moved_block_of_a_scene_graph(tmp_path: Path) -> None:
+    room_scene().export(tmp_path / "room.glb")
+    sim = MeshSimulator(BODY, scene_root=tmp_path)
+    start, goal = (0.0, 0.0, 1.0), (2.8, 0.0, 1.0)
+    seen = sim.reset(episode("room.glb", start, goals=(goal,), start_rotation=(0.0, -np.sqrt(0.5), 0.0, np.sqrt(0.5))))
+    distance = sim.geodesic(start, [goal])
+    assert 2.9 < distance < 3.4, "2.8 m, and round the block"
+    positions = [seen.position]
+    while not seen.done and len(positions) < 100:
+        seen = sim.step(sim.expert_action(goal, 1.0))
+        positions.append(seen.position)
+    assert sim.geodesic(seen.position, [goal]) < 1.0
+    assert all(np.hypot(x - 1.5, z - 1.0) > 0.55 for x, _, z in positions)
+    plan = sim.top_down_map()
+    row, column = (round((w - o) / plan.resolution) for w, o in zip((1.0, 1.5), plan.origin[::-1], strict=True))
+    assert not plan.walkable[row, column]
+    green = plan.rgb[row, column].astype(int)
+    assert green[1] > 2 * max(green[0], green[2])
+    assert 20 < plan.walkable.sum() * plan.resolution**2 < 36
+
+
+def test_a_step_into_the_void_beyond_the_floor_is_stopped(tmp_path: Path) -> None:
+    room_scene().export(tmp_path / "room.glb")
+    sim = MeshSimulator(BODY, scene_root=tmp_path)
+    sim.reset(episode("room.glb", (-2.5, 0.0, 2.5), start_rotation=(0.0, 1.0, 0.0, 0.0)))
+    seen = [sim.step(1) for _ in range(4)][-1]
+    assert seen.collided
+    assert seen.position[2] <= 3.0
+
+
+def test_a_ply_with_vertex_colours_and_z_up_is_turned_upright(tmp_path: Path) -> None:
+    floor = trimesh.Trimesh(
+        vertices=[(-3, -3, 0), (3, -3, 0), (3, 3, 0), (-3, 3, 0), (-3, 3, 3), (3, 3, 3)],
+        faces=[[0, 1, 2], [0, 2, 3], [3, 2, 5], [3, 5, 4]],
+        vertex_colors=[(40, 40, 40, 255)] * 2 + [(250, 20, 20, 255)] * 4,
+        process=False,
+    )
+    floor.export(tmp_path / "scan.ply")
+    sim = MeshSimulator(BODY, scene_root=tmp_path, up="z")
+    seen = sim.reset(episode("scan.ply", (0.0, 0.0, 0.0), goals=((1.0, 0.0, 1.0),)))
+    assert np.abs(seen.rgb[30, 48].astype(int) - (250, 20, 20)).max() <= 3, "the wall at y = 3 is ahead, at z = -3"
+    near, far = seen.rgb[95, 48].astype(int), seen.rgb[75, 48].astype(int)
+    assert near[0] < far[0], "vertex colours blend along the floor"
+    assert sim.geodesic((0.0, 0.0, 0.0), [(1.0, 0.0, 1.0)]) == pytest.approx(2**0.5, rel=0.005)
+    with pytest.raises(SceneError, match=r"off the walkable floor|no floor to walk on"):
+        MeshSimulator(BODY, scene_root=tmp_path).reset(episode("scan.ply", (0.0, 0.0, 0.0)))
+
+
+def test_an_obj_with_its_material_file_is_read(tmp_path: Path) -> None:
+    quarters().save(tmp_path / "paint.png")
+    (tmp_path / "room.mtl").write_text("newmtl paint\nKd 1 1 1\nmap_Kd paint.png\n")
+    (tmp_path / "room.obj").write_text(
+        "mtllib room.mtl\nv -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+        "usemtl paint\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
+    )
+    surface = load_surface(tmp_path / "room.obj")
+    seen = Renderer(surface).render(Camera(64, 64, 90.0), (0.0, 0.0, 0.0), 0.0).rgb.astype(int)
+    for row, column, expected in ((10, 10, RED), (10, 54, GREEN), (54, 10, BLUE), (54, 54, YELLOW)):
+        assert np.abs(seen[row, column] - expected).max() <= 3
+
+
+def test_the_floor_found_in_a_mesh_is_the_one_the_house_was_built_with(tmp_path: Path) -> None:
+    house = build_house(2)
+    surface = house.surface
+    floors = find_floors("house", surface.triangles, Renderer(surface), BODY)
+    exact = house_floor(house, BODY.agent_radius)
+    found = floors[0]
+    rows, columns = np.nonzero(exact.walkable)
+    xs, zs = exact.origin[0] + columns * CELL, exact.origin[1] + rows * CELL
+    agree = [found.is_walkable(x, z) for x, z in zip(xs, zs, strict=True)]
+    assert np.mean(agree) > 0.93
+    assert found.walkable.sum() <= 1.01 * exact.walkable.sum()
+    assert np.abs(found.height[found.walkable]).max() < 0.03, "rugs are a centimetre high"
+
+
+def slab(width: float, depth: float, y: float, x: float = 0.0, z: float = 0.0) -> trimesh.Trimesh:
+    box = trimesh.creation.box((width, 0.1, depth))
+    box.apply_translation((x, y - 0.05, z))
+    return box
+
+
+def floors_of(*meshes: trimesh.Trimesh) -> list[Any]:
+    triangles = np.concatenate([mesh.triangles for mesh in meshes]).astype(np.float32)
+    surface = plain_surface(triangles)
+    return find_floors("test", triangles, Renderer(surface), BODY)
+
+
+def plain_surface(triangles: np.ndarray) -> Surface:
+    count = len(triangles)
+    return Surface(
+        triangles=triangles,
+        rgb=np.ones((count, 3), np.float32),
+        uv=np.zeros((count, 3, 2), np.float32),
+        texture=np.zeros(count, np.int32),
+        atlas=build_atlas([np.full((1, 1, 3), 255, np.uint8)]),
+    )
+
+
+def test_storeys_are_separate_floors_at_their_heights() -> None:
+    floors = floors_of(slab(6, 6, 0.0), slab(5, 5, 3.0))
+    assert sorted(round(float(floor.height[floor.walkable].mean()), 2) for floor in floors) == [0.0, 3.0]
+
+
+def test_low_ceilings_and_high_steps_bound_the_floor_and_low_steps_do_not() -> None:
+    (open_floor,) = floors_of(slab(6, 6, 0.0))
+    assert open_floor.is_walkable(0.0, 0.0)
+    low = floors_of(slab(6, 6, 0.0), slab(2, 2, 1.2))[0]
+    assert not low.is_walkable(0.0, 0.0)
+    assert low.is_walkable(2.5, 2.5)
+    (step,) = floors_of(slab(6, 6, 0.0), slab(2, 2, 0.15))
+    assert step.is_walkable(0.0, 0.0)
+    assert step.floor_height(0.0, 0.0) == pytest.approx(0.15, abs=0.01)
+    high = floors_of(slab(6, 6, 0.0), slab(2, 2, 0.4))
+    assert not high[0].is_walkable(0.0, 0.0)
+
+
+def test_gentle_slopes_are_walked_at_their_true_length_and_steep_ones_are_not() -> None:
+    def ramp(rise: float) -> trimesh.Trimesh:
+        return quad([(-1.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, rise, -4.0), (-1.0, rise, -4.0)])
+
+    triangles = np.concatenate([slab(2, 4, 0.0, z=2.0).triangles, ramp(1.5).triangles]).astype(np.float32)
+    renderer = Renderer(plain_surface(triangles))
+    world = World("ramp", renderer, find_floors("ramp", triangles, renderer, BODY))
+    length = world.distance((0.0, 0.0, 2.0), ((0.0, 1.2, -3.2),))
+    assert length == pytest.approx(2.0 + np.hypot(1.2, 3.2), rel=0.01)
+    (flat,) = floors_of(slab(2, 4, 0.0, z=2.0), ramp(6.0))
+    assert not flat.is_walkable(0.0, -1.0)
+
+
+@pytest.mark.parametrize("name", ["broken.glb", "broken.ply", "broken.obj", "broken.gltf"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 64, b"glTF\x02\x00\x00\x00\xff\xff\xff\x7f", b"ply\nformat ascii 1.0\n"]
+)
+def test_a_corrupt_mesh_is_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SceneError, match=name.replace(".", r"\.")) as caught:
+        MeshSimulator(BODY, scene_root=tmp_path).reset(episode(name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_glb_cut_off_in_the_middle_is_one_sentence(tmp_path: Path) -> None:
+    data = room_scene().export(file_type="glb")
+    assert isinstance(data, bytes)
+    for share in (0.3, 0.6, 0.95):
+        (tmp_path / "cut.glb").write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(SceneError, match=r"cut\.glb"):
+            MeshSimulator(BODY, scene_root=tmp_path).reset(episode("cut.glb"))
+
+
+def test_a_glb_with_a_broken_texture_is_one_sentence(tmp_path: Path) -> None:
+    data = room_scene().export(file_type="glb")
+    assert isinstance(data, bytes)
+    at = data.index(b"IDAT") + 8
+    (tmp_path / "room.glb").write_bytes(data[:at] + b"\xff" * 40 + data[at + 40 :])
+    with pytest.raises(SceneError, match=r"texture of the scene .*room\.glb") as caught:
+        MeshSimulator(BODY, scene_root=tmp_path).reset(episode("room.glb"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mesh_without_surface_or_floor_is_one_sentence(tmp_path: Path) -> None:
+    trimesh.PointCloud(np.random.default_rng(0).uniform(size=(50, 3))).export(tmp_path / "points.ply")
+    wall = quad([(-3.0, 0.0, -3.0), (3.0, 0.0, -3.0), (3.0, 3.0, -3.0), (-3.0, 3.0, -3.0)])
+    wall.export(tmp_path / "wall.ply")
+    huge = quad([(-3e4, 0.0, 3e4), (3e4, 0.0, 3e4), (3e4, 0.0, -3e4), (-3e4, 0.0, -3e4)])
+    huge.export(tmp_path / "huge.ply")
+    sim = MeshSimulator(BODY, scene_root=tmp_path)
+    for name, complaint in (
+        ("points.ply", "no triangles"),
+        ("wall.ply", "no floor to walk on"),
+        ("huge.ply", "60000 x 0 x 60000 m"),
+        ("missing.glb", "no scene file"),
+        ("room.fbx", "none of .glb"),
+    ):
+        with pytest.raises(SceneError, match=complaint) as caught:
+            sim.reset(episode(name))
+        assert "\n" not in str(caught.value)
+
+
+def test_broken_corners_are_left_out_and_the_rest_is_shown(tmp_path: Path) -> None:
+    # A PLY written by hand: one triangle with a corner that is not a number, and a floor.
+    corners = [(-3, 0, 3), (3, 0, 3), (3, 0, -3), (-3, 0, -3), (float("nan"), 1, 1)]
+    header = (
+        "ply\nformat binary_little_endian 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+        "element face 3\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    body = b"".join(struct.pack("<3f", *corner) for corner in corners)
+    body += b"".join(struct.pack("<B3i", 3, *face) for face in ((0, 1, 2), (0, 2, 3), (0, 1, 4)))
+    (tmp_path / "scan.ply").write_bytes(header.encode() + body)
+    assert len(load_surface(tmp_path / "scan.ply").triangles) == 2
+    assert MeshSimulator(BODY, scene_root=tmp_path).reset(episode("scan.ply")).rgb.any()
