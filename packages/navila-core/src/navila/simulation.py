@@ -91,7 +91,7 @@ class Simulator(ABC):
 
     embodiment: Embodiment
     render_images: bool = True
-    """Set to False while nobody looks at the images: observations may then carry a black one, and motion stays the same."""
+    """Set to False while nobody looks at the images: observations may then carry a black one; motion stays the same."""
 
     @abstractmethod
     def reset(self, episode: Episode) -> Observation:
