@@ -9,6 +9,7 @@ import pytest
 import torch
 from navila.conversation import get_template
 from navila.errors import DataError
+from navila.frames import sample_indices
 from navila.images import ImageProcessor
 from navila_data.collator import Collator
 from navila_data.dataset import LoadOptions
@@ -106,12 +107,33 @@ def test_a_malformed_record_is_named(tmp_path: Path, change: dict, match: str):
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [('[\n{"video_id": "1",}\n]', "line 2"), ("", "is empty"), ("[1]", "record 0: expected an object")],
+    [
+        ('[\n{"video_id": "1",}\n]', "line 2"),
+        ("[\n{}\n", "line 3"),
+        ("[\n{}\n]x", "line 3"),
+        ("", "is empty"),
+        ("[1]", "record 0: expected an object"),
+    ],
 )
 def test_a_malformed_file_is_named(tmp_path: Path, text: str, match: str):
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError, match=match):
         VLNDataset.open("vln", tmp_path, LoadOptions())
+
+
+@pytest.mark.parametrize("indent", [None, 1, "a line each"])
+def test_long_histories_show_the_same_frames_however_the_file_is_laid_out(tmp_path: Path, indent):
+    records = [
+        {"video_id": f"1-{i}", "frames": [f"1/frame_{k}.jpg" for k in range(i + 1)], "q": "Go.", "a": "x"}
+        for i in range(40)
+    ]
+    text = json.dumps(records, indent=indent) if indent != "a line each" else None
+    (tmp_path / "annotations.json").write_text(text or "[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
+    dataset = VLNDataset.open("vln", tmp_path, LoadOptions(num_frames=8))
+    assert len(dataset) == 40
+    for i in (0, 3, 7, 8, 39):
+        expected = [f"frame_{k}.jpg" if k >= 0 else None for k in sample_indices(i + 1, 8)]
+        assert [path and path.name for path in dataset[i].media] == expected
 
 
 def test_bom_and_windows_line_ends_are_read(tmp_path: Path):

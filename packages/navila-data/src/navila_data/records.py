@@ -3,31 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from navila.errors import DataError
 
+Record = Mapping[str, Any]
 
-def read_records(path: Path) -> Sequence[Mapping[str, Any]]:
+
+def read_records(path: Path, shrink: Callable[[Record], Record] = lambda record: record) -> Sequence[Record]:
     """Read a list of objects from a `.json` file, or one object a line from a `.jsonl` file.
+
+    `shrink` may drop what is not needed of each record. Where every record has a line of its own, as recordings are
+    written, only one is in memory before it is shrunk.
 
     Raises:
         DataError: the file is missing, is not UTF-8 JSON, or does not hold objects.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            first = next((line for line in file if line.strip()), "").strip()
+            if not first:
+                raise DataError(f"Annotation file {path} is empty: write it again.")
+            file.seek(0)
+            if path.suffix == ".jsonl" or not first.startswith("["):
+                lines = enumerate(file, 1)
+                return [shrink(_parse(line, path, number)) for number, line in lines if line.strip()]
+            if first == "[" and (records := _one_a_line(file, shrink)) is not None:
+                return records
+            file.seek(0)
+            return [shrink(record) for record in _parse_list(file.read(), path)]
     except FileNotFoundError:
         raise DataError(f"Annotation file {path} does not exist: check the path and --data_path.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"Annotation file {path} is not UTF-8 (byte {error.start}): convert it.") from None
     except OSError as error:
         raise DataError(f"Annotation file {path} cannot be read: {error.strerror}.") from None
-    if not text.strip():
-        raise DataError(f"Annotation file {path} is empty: write it again.")
-    if path.suffix == ".jsonl" or not text.lstrip().startswith("["):
-        return [_parse(line, path, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _one_a_line(file: TextIO, shrink: Callable[[Record], Record]) -> list[Record] | None:
+    """The records of a list that has each on a line of its own; None when it is written in another way."""
+    records: list[Record] = []
+    lines = (line.strip() for line in file)
+    if next(lines, "") != "[":
+        return None
+    for line in lines:
+        if line == "]":
+            return records if not any(lines) else None
+        try:
+            record = json.loads(line.removesuffix(","))
+        except json.JSONDecodeError:
+            return None
+        if not isinstance(record, dict):
+            return None
+        records.append(shrink(record))
+    return None
+
+
+def _parse_list(text: str, path: Path) -> list[Record]:
     try:
         records = json.loads(text)
     except json.JSONDecodeError as error:
@@ -38,7 +72,7 @@ def read_records(path: Path) -> Sequence[Mapping[str, Any]]:
     return records
 
 
-def _parse(line: str, path: Path, number: int) -> Mapping[str, Any]:
+def _parse(line: str, path: Path, number: int) -> Record:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -48,7 +82,7 @@ def _parse(line: str, path: Path, number: int) -> Mapping[str, Any]:
     return record
 
 
-def text_field(record: Mapping[str, Any], key: str, where: str, *, empty: bool = False) -> str:
+def text_field(record: Record, key: str, where: str, *, empty: bool = False) -> str:
     """The string at `key`; only with `empty` may it be blank.
 
     Raises:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from navila.actions import LEGAL_ANSWERS
 from navila.errors import DataError
@@ -25,7 +28,7 @@ class VLNDataset(Dataset):
         self.annotations = annotations
         self.frames = frames
         self.options = options
-        self.records = read_records(annotations)
+        self.records = read_records(annotations, self._shrink)
 
     @classmethod
     def open(cls, name: str, root: Path, options: LoadOptions) -> VLNDataset:
@@ -60,6 +63,14 @@ class VLNDataset(Dataset):
         ]
         (root / "annotations.json").write_text(json.dumps(records), encoding="utf-8")
         return cls.open("vln", root, LoadOptions(num_frames=2))
+
+    def _shrink(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record with the frames that are shown: whole histories grow with the square of an episode's length."""
+        frames = record.get("frames")
+        if not isinstance(frames, list) or len(frames) <= self.options.num_frames:
+            return record
+        shown = (frames[i] for i in sample_indices(len(frames), self.options.num_frames))
+        return {**record, "frames": [sys.intern(name) if isinstance(name, str) else name for name in shown]}
 
     def __len__(self) -> int:
         return len(self.records)
