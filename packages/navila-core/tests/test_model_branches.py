@@ -5,9 +5,10 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="module")
-def model(goldens):
-    return navila.load(goldens / "H_full_model/llama_siglip/ckpt", dtype="float32", device="cpu")
+@pytest.fixture(scope="module", params=["sdpa", "eager"])
+def model(goldens, request):
+    folder = goldens / "H_full_model/llama_siglip/ckpt"
+    return navila.load(folder, dtype="float32", device="cpu", attn_implementation=request.param)
 
 
 def rows():

@@ -142,7 +142,8 @@ class NavilaForCausalLM(ConversationalModel):
             position_ids = batch.position_ids if masked or packed else None
             use_cache = bool(use_cache)
             if batch.branches is not None:
-                position_ids, attention_mask = branch_attention(batch.branches)
+                position_ids, visible = branch_attention(batch.branches)
+                attention_mask = self._as_attention_mask(visible, batch.inputs_embeds.dtype)
         if supervised_logits_only and labels is not None:
             shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
             logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
@@ -171,6 +172,23 @@ class NavilaForCausalLM(ConversationalModel):
         causal = str(config._attn_implementation) in ("sdpa", "eager")
         counts = getattr(config, "output_router_logits", False)
         return counts or not causal or not bool(attention_mask[:, 0].all())
+
+    def _as_attention_mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
+        """What each position may see, (B, 1, L, L) bool, in the form the language model's attention takes.
+
+        Raises:
+            ConfigError: that attention takes no mask of this kind.
+        """
+        attention = self.llm.config._attn_implementation
+        if attention == "sdpa":
+            return visible
+        if attention == "eager":
+            # It adds the mask to the scores: True and False would hide nothing.
+            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+        raise ConfigError(
+            f"Rows of several samples with one beginning need sdpa or eager attention, not {attention}: load the model "
+            "with attn_implementation='sdpa', or leave branch_ids (--share_prefix) out."
+        )
 
     def embed(
         self,
