@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from navila.actions import FORWARD, LEGAL_ANSWERS, STOP
-from navila.errors import ConfigError
+from navila.errors import ConfigError, DataError
 from navila.frames import sample_indices
 from navila.navigator import Navigator, act_batch
 from PIL import Image
@@ -40,6 +40,7 @@ class ScriptedModel:
     def __init__(self, answers: list[str], real: Any) -> None:
         self.answers = answers
         self.config, self.template, self.tokenizer = real.config, real.template, real.tokenizer
+        self.prompt_ids = real.prompt_ids
         self.device, self.vision_tower = real.device, real.vision_tower
         self.pad_id, self.stop_ids = real.pad_id, real.stop_ids
         self.encoded: list[int] = []
@@ -147,6 +148,7 @@ def test_an_answer_without_an_action_follows_the_policy_and_is_counted(
     navigator.act(picture(1))
     action = navigator.act(picture(2))
     assert action.primitives == expected
+    assert action.kind == ("forward", "stop", "left")[("forward", "stop", "repeat").index(policy)]
     assert action.text == "I see a sofa."
     assert (navigator.n_decisions, navigator.n_unparsed) == (2, 1)
 
@@ -250,3 +252,9 @@ def test_mistakes_are_one_sentence(model: Any, frames: list[Image.Image]) -> Non
     with pytest.raises(ConfigError, match="num_frames must be at least 1"):
         Navigator(model, num_frames=0)
     assert act_batch([], []) == []
+
+
+def test_an_instruction_too_long_for_the_model_is_refused_before_anything_moves(model: Any):
+    navigator = Navigator(model, num_frames=8)
+    with pytest.raises(DataError, match="trained with at most"):
+        navigator.reset("Walk to the sofa. " * 2000)

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol
 
 from navila.constants import IMAGE_TOKEN
-from navila.errors import ConfigError, DataError
+from navila.errors import ConfigError, DataError, NoTemplateError
 
 #: Who speaks: `user` or `assistant`; `human` and `gpt`, as dataset files have it, mean the same.
 Role = str
@@ -277,7 +277,8 @@ def template_for_checkpoint(config: Any, tokenizer: Any = None) -> Template:
 
     Raises:
         UnknownComponentError: the config names an unknown template.
-        ConfigError: nothing tells which it is.
+        NoTemplateError: nothing tells which it is.
+        ConfigError: the tokenizer's chat template cannot be used.
     """
     read = config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
     name = read("conversation") or read("template")
@@ -292,7 +293,7 @@ def template_for_checkpoint(config: Any, tokenizer: Any = None) -> Template:
         elif "</s>" in vocabulary:
             name = "vicuna_v1"
     if name is None:
-        raise ConfigError(
+        raise NoTemplateError(
             "The checkpoint's config.json names no conversation template and its tokenizer has no known one; "
             'add a field such as "conversation": "llama_3".'
         )

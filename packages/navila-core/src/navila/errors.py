@@ -46,6 +46,10 @@ class ConfigError(NavilaError):
     """A configuration file, flag or field has a wrong value."""
 
 
+class NoTemplateError(ConfigError):
+    """Neither a checkpoint nor its tokenizer tells which conversation template it speaks."""
+
+
 class CheckpointError(NavilaError):
     """A checkpoint is missing, partial, corrupt or of an unknown layout."""
 

@@ -33,13 +33,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila.actions import FORWARD, LEGAL_ANSWERS, STOP, Action, parse
+from navila.actions import LEGAL_ANSWERS, STOP_ANSWER, Action, parse
 from navila.constants import IGNORE_INDEX
 from navila.conversation import Template
 from navila.errors import ConfigError
 from navila.frames import sample_indices
 from navila.prompts import navigation_prompt, normalise_instruction
-from navila.tokenization import tokenize_supervised, tokenize_with_images
+from navila.tokenization import tokenize_supervised
 
 if TYPE_CHECKING:
     from navila.model import NavilaForCausalLM
@@ -112,13 +112,17 @@ class Navigator:
         self.n_unparsed = 0
 
     def reset(self, instruction: str) -> None:
-        """Start a new task: forget the history, pending primitives and counters, and read the instruction."""
+        """Start a new task: forget the history, pending primitives and counters, and read the instruction.
+
+        Raises:
+            DataError: the instruction makes the prompt longer than the model takes.
+        """
         self._clear()
         self.instruction = instruction
         text = normalise_instruction(instruction) if self.normalise else instruction
         message = navigation_prompt(text, self.num_frames, tokenizer=self.model.tokenizer)
         self.prompt = self.template.render([("user", message), ("assistant", None)])
-        self._prompt_ids = tokenize_with_images(self.prompt, self.model.tokenizer)
+        self._prompt_ids = self.model.prompt_ids(self.prompt)
         self._grammar = self._legal_answers(message) if self.decoding == "grammar" else None
 
     @property
@@ -164,10 +168,11 @@ class Navigator:
         self.n_decisions += 1
         if action.status == "unparsed":
             self.n_unparsed += 1
+            # What was read is one step forward already.
             if self.on_unparsed == "repeat" and self._last is not None:
-                action = replace(action, primitives=self._last.primitives)
-            else:
-                action = replace(action, primitives=(STOP if self.on_unparsed == "stop" else FORWARD,))
+                action = replace(self._last, text=action.text, status=action.status)
+            elif self.on_unparsed == "stop":
+                action = replace(parse(STOP_ANSWER), text=action.text, status=action.status)
         self._last = action
         self._history.append(current)
         return action

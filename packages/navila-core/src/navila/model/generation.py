@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 
-from navila.constants import IMAGE_TOKEN
+from navila.constants import IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from navila.conversation import Template
 from navila.errors import ConfigError, DataError
 from navila.images import ImageProcessor, process_images, read_image
@@ -100,18 +101,28 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
             raise DataError(
                 f"The prompt holds {marks} times <image>, but {len(images)} images were given: make them equal."
             )
-        ids = tokenize_with_images(prompt_text, self.tokenizer)
-        taken = len(ids) + len(images) * (self.tokens_per_image - 1)
-        limit = getattr(self.llm.config, "tokenizer_model_max_length", None)
-        if limit and taken > limit:
-            raise DataError(
-                f"The prompt takes {taken} positions ({len(images)} images of {self.tokens_per_image}), but the model "
-                f"was trained with at most {limit}: use fewer images or a shorter text."
-            )
+        ids = self.prompt_ids(prompt_text)
         inputs = {"input_ids": torch.tensor([ids], device=self.device)}
         if images:
             inputs["pixel_values"] = self.process_images(images).to(self.device, self.vision_tower.dtype)
         return inputs
+
+    def prompt_ids(self, prompt_text: str) -> list[int]:
+        """Token ids of a rendered prompt, -200 at images.
+
+        Raises:
+            DataError: the prompt is longer than the model takes; cutting its end would cut the question.
+        """
+        ids = tokenize_with_images(prompt_text, self.tokenizer)
+        images = ids.count(IMAGE_TOKEN_INDEX)
+        taken = len(ids) + images * (self.tokens_per_image - 1)
+        limit = getattr(self.llm.config, "tokenizer_model_max_length", None)
+        if limit and taken > limit:
+            raise DataError(
+                f"The prompt takes {taken} positions ({images} images of {self.tokens_per_image}), but the model "
+                f"was trained with at most {limit}: use fewer images or a shorter text."
+            )
+        return ids
 
     def stop_ids(self) -> list[int]:
         """Ids that end an answer: those of the language model's generation config and of the template."""
@@ -211,16 +222,18 @@ def message_of(parts: Sequence[Part], tokenizer: Any, *, num_frames: int) -> tup
         DataError: a part is neither text nor an image, or cannot be read.
     """
     text, images = "", []
-    for part in parts:
-        if isinstance(part, str):
-            text += escape_user_text(part, tokenizer)
+    # Neighbouring texts are one text: a control token must not pass because two of them hold its halves.
+    for is_text, neighbours in groupby(parts, lambda part: isinstance(part, str)):
+        if is_text:
+            text += escape_user_text("".join(map(str, neighbours)), tokenizer)
             continue
-        if isinstance(part, Path):
-            frames = read_video(part, num_frames) if is_video(part) else [read_image(part)]
-        else:
-            frames = [as_pil(part)]
-        images += frames
-        text += f"{IMAGE_TOKEN}\n" * len(frames)
+        for part in neighbours:
+            if isinstance(part, Path):
+                frames = read_video(part, num_frames) if is_video(part) else [read_image(part)]
+            else:
+                frames = [as_pil(part)]
+            images += frames
+            text += f"{IMAGE_TOKEN}\n" * len(frames)
     return text.strip(), images
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from navila.errors import CheckpointError, ConfigError
+from navila.errors import CheckpointError, ConfigError, NoTemplateError
 from navila.model.components import llm_backend, projector, vision_encoder
 from navila.model.config import NavilaConfig, part_config
 from navila.model.location import checkpoint_folder, read_json, read_root
@@ -127,13 +127,13 @@ def model_type_of(folder: Path, fallback: Any) -> str:
 
 def template_for(name: str | None, config: NavilaConfig, tokenizer: Any) -> Template | None:
     """The conversation template of that name, else the checkpoint's; None when nothing tells it."""
-    from navila.conversation import get_template, template_for_checkpoint
+    from navila.conversation import template_for_checkpoint
 
     if name:
-        return get_template(name)
+        return template_for_checkpoint({"conversation": name}, tokenizer)
     try:
         return template_for_checkpoint(config, tokenizer)
-    except ConfigError:
+    except NoTemplateError:
         # Only conversations need one: a bare model still computes logits.
         return None
 
