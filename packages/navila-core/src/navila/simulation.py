@@ -133,6 +133,10 @@ class Simulator(ABC):
     def restore(self, state: Any) -> Observation:
         """Return to a state `snapshot` gave and observe from there."""
 
+    @abstractmethod
+    def fork(self) -> Simulator:
+        """One more agent, independent of this one, in the same scenes: what is loaded is shared."""
+
     def close(self) -> None:
         """Release what the simulator holds."""
         return None

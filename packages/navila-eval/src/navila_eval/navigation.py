@@ -52,7 +52,7 @@ class NavigationBenchmark(Benchmark):
 
     @abstractmethod
     def simulator(self) -> Simulator:
-        """One more simulator, independent of those made before."""
+        """A new simulator; its forks are the further environments of a batch."""
 
     def success_distance(self, episode: Episode) -> float:
         """Metres to the goal under which a stop succeeds."""
@@ -94,7 +94,7 @@ class NavigationBenchmark(Benchmark):
                 data_root=request.data_root,
                 max_steps=request.max_steps,
             )
-            simulators += [self.simulator() for _ in range(min(request.batch_size, len(task.episodes)) - 1)]
+            simulators += [simulators[0].fork() for _ in range(min(request.batch_size, len(task.episodes)) - 1)]
             results = evaluate_agent(
                 task,
                 lambda: make_agent(request, self.success_distance),

@@ -62,7 +62,8 @@ def run_demo(output: Path, checkpoint: Path | None, *, episodes: int, seed: int)
         f"decision; {episodes} episodes a level, houses of seed {seed}\n"
     )
     identity = {"model_sha256": checkpoint_digest(checkpoint), "seed": seed}
-    simulators = [benchmark.simulator() for _ in range(min(ENVIRONMENTS, episodes))]
+    first = benchmark.simulator()
+    simulators = [first, *(first.fork() for _ in range(min(ENVIRONMENTS, episodes) - 1))]
     results: dict[str, dict[str, Results]] = {}
     try:
         for level in LEVELS:

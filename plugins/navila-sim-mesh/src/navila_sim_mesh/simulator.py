@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from navila.errors import ConfigError, SceneError
@@ -71,6 +72,11 @@ class MeshSimulator(ProceduralSimulator):
     def tiny(cls) -> MeshSimulator:
         """A simulator with 64 x 64 images, for tests."""
         return cls(Embodiment(name="tiny", width=64, height=64))
+
+    def fork(self) -> Self:
+        other = copy.copy(self)
+        other._scene = other._state = other._triangles = None
+        return other
 
     def reset(self, episode: Episode) -> Observation:
         world = self._world(episode.scene_id)
@@ -185,6 +191,7 @@ class MeshSimulator(ProceduralSimulator):
         )
 
     def close(self) -> None:
+        """Forget the scenes; forks load them anew when they need them."""
         self._worlds.clear()
         self._scene = None
         self._state = None
