@@ -10,6 +10,9 @@ from navila.simulation import Embodiment, Position, Rotation
 from navila_sim_mesh.navigation import FloorGrid
 
 STOP, FORWARD, LEFT, RIGHT = 0, 1, 2, 3
+#: Share of a turn the follower may be off its way before it turns. At one half, who turns ends up as far off to the other
+#: side: a model that learns from it and errs by a degree turns to and fro for ever.
+HEADING_TOLERANCE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +66,22 @@ def advance(pose: Pose, primitive: int, floor: FloorGrid, body: Embodiment) -> t
 def follow(pose: Pose, path: list[tuple[float, float]], floor: FloorGrid, body: Embodiment) -> int:
     """The primitive that brings the agent along `path` ((x, z) way points, its own position first).
 
-    Turns towards the way point until within half a turn, then walks; where that way is blocked, takes the heading
-    nearest to it that is open. 0 when there is none.
+    Turns towards the way point until within `HEADING_TOLERANCE`, then walks; where that way is blocked, takes the
+    heading nearest to it that is open. 0 when there is none.
     """
     target = next((p for p in path[1:] if math.hypot(p[0] - pose.x, p[1] - pose.z) > 0.15), path[-1])
     wanted = bearing_to(pose, *target)
     turn = math.radians(body.turn_angle)
     half_circle = max(1, math.floor(math.pi / turn))
-    # Headings the agent can reach by turning; which one is best depends on the position only, so it never dithers.
-    headings = sorted(range(-half_circle, half_circle + 1), key=lambda k: (round(abs(wrap(k * turn - wanted)), 6), -k))
+    saved_turn = (2 * HEADING_TOLERANCE - 1) * turn
+
+    def off(k: int) -> float:
+        """How far heading `k` is from the wanted one; staying is favoured, so that turning once is enough."""
+        error = abs(wrap(k * turn - wanted))
+        return round(max(error - saved_turn, 0.0) if k == 0 else error, 6)
+
+    # Headings the agent can reach by turning; which are open depends on the position only, so it never dithers.
+    headings = sorted(range(-half_circle, half_circle + 1), key=lambda k: (off(k), -k))
     for k in headings:
         ahead, _ = advance(Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + k * turn)), FORWARD, floor, body)
         if math.hypot(ahead.x - pose.x, ahead.z - pose.z) > 0.4 * body.forward_step:
