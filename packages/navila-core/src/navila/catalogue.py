@@ -35,6 +35,12 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         model_types=("siglip_vision_model", "siglip"),
     ),
     CatalogueEntry(
+        dist="navila-encoder-clip",
+        kind="vision-encoder",
+        names=("clip", "clip-base-32", "clip-base-16", "clip-large-14", "clip-large-14-336"),
+        model_types=("clip_vision_model", "clip"),
+    ),
+    CatalogueEntry(
         dist="navila-projector-mlp",
         kind="projector",
         names=("linear", "identity", "mlp", "mlp2x_gelu", "mlp-downsample", "mlp_downsample"),

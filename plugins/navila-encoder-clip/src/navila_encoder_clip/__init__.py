@@ -1,0 +1,1 @@
+"""CLIP vision encoders for navila."""
