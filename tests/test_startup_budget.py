@@ -84,3 +84,10 @@ def test_importing_navila_stays_small() -> None:
 def test_light_modules_bring_nothing_heavy(module: str) -> None:
     modules = loaded_modules(f"import sys, {module}")
     assert [name for name in HEAVY if name in modules] == []
+
+
+def test_public_modules_are_there_after_importing_navila_alone() -> None:
+    names = "actions", "conversation", "episodes", "frames", "prompts", "simulation"
+    modules = loaded_modules(f"import sys, navila; {'; '.join(f'navila.{name}.__doc__' for name in names)}")
+    assert {f"navila.{name}" for name in names} <= set(modules)
+    assert [name for name in HEAVY if name in modules] == []

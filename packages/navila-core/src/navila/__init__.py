@@ -7,24 +7,39 @@ from typing import TYPE_CHECKING, Any
 from navila.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from navila import actions, conversation, episodes, frames, prompts, simulation
     from navila.model.load import load
     from navila.navigator import Navigator
 
 __version__ = "0.1.0"
-__all__ = ["Navigator", "__version__", "hookimpl", "load"]
+__all__ = [
+    "Navigator",
+    "__version__",
+    "actions",
+    "conversation",
+    "episodes",
+    "frames",
+    "hookimpl",
+    "load",
+    "prompts",
+    "simulation",
+]
 
 _LAZY = {"load": "navila.model.load", "Navigator": "navila.navigator"}
+_LAZY_MODULES = ("actions", "conversation", "episodes", "frames", "prompts", "simulation")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the heavy names on first use, so that `import navila` stays light (PEP 562).
+    """Import heavy names and public modules on first use, so that `import navila` stays light (PEP 562).
 
     Raises:
         MissingDependencyError: navila-core was installed without its extra `[torch]`.
     """
-    if name in _LAZY:
-        import importlib
+    import importlib
 
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"navila.{name}")
+    if name in _LAZY:
         try:
             return getattr(importlib.import_module(_LAZY[name]), name)
         except ModuleNotFoundError as error:
