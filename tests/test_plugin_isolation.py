@@ -58,17 +58,17 @@ def site(
     install(site, *[make_plugin(name, source) for name, source in PLUGINS.items()])
     command = "import click\n\n@click.command()\ndef hello():\n    click.echo('hello from the healthy one')\n"
     (site / "navila_healthy" / "command.py").write_text(command)
-    # A distribution whose metadata were destroyed, and one with entry points that do not parse.
-    for name, metadata in (
-        ("navila_hollow", None),
-        ("navila_garbled", "Metadata-Version: 2.1\nName: navila-garbled\n"),
+    # Distributions with destroyed metadata, with entry points that do not parse, and with ones that are not text.
+    for name, entry_points in (
+        ("hollow", b"[navila]\nhollow = navila_hollow.plugin\n"),
+        ("garbled", b"[navila]\nthis line is no entry point\n"),
+        ("binary", b"[navila]\n\xff\xfe\n"),
     ):
-        info = site / f"{name}-1.0.dist-info"
+        info = site / f"navila_{name}-1.0.dist-info"
         info.mkdir()
-        text = "[navila]\nthis line is no entry point\n" if metadata else "[navila]\nhollow = navila_hollow.plugin\n"
-        (info / "entry_points.txt").write_text(text)
-        if metadata:
-            (info / "METADATA").write_text(metadata)
+        (info / "entry_points.txt").write_bytes(entry_points)
+        if name != "hollow":
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: navila-{name}\n")
     return site
 
 
@@ -144,7 +144,7 @@ def test_doctor_says_what_broke_where_and_which_names_clash(
     (misspelt,) = [f for f in report["failures"] if f["plugin"] == "misspelt"]
     assert "did you mean 'navila_simulators'?" in misspelt["error"]
     clashes = {(d["kind"], d["name"]): d["use"] for d in report["duplicates"]}
-    assert {"navila-hollow", "navila-garbled"} <= {f["dist"] for f in report["failures"]}
+    assert {"navila-hollow", "navila-garbled", "navila-binary"} <= {f["dist"] for f in report["failures"]}
     assert clashes["simulator", "twice"] == ["navila-one/twice", "navila-two/twice"]
     assert ("command", "plugins") in clashes
     assert navila("plugins", "doctor").returncode == 0

@@ -62,10 +62,9 @@ def installed_plugins(*, on_error: Callable[[str, Exception], None] | None = Non
 
     found: dict[tuple[str, str], InstalledPlugin] = {}
     for dist in metadata.distributions():
-        text = dist.read_text("entry_points.txt") or ""
-        if f"[{GROUP}]" not in text:
-            continue
         try:
+            if f"[{GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
+                continue
             name, version = dist.metadata["Name"], dist.version
             points = [point for point in dist.entry_points if point.group == GROUP]
             for point in points:
