@@ -23,7 +23,7 @@ from navila.actions import (
     parse,
     split_runs,
 )
-from navila.errors import DataError
+from navila.errors import ConfigError, DataError
 
 
 def test_lenient_parsing_equals_the_original(goldens: Path) -> None:
@@ -139,3 +139,8 @@ def test_what_no_answer_says_is_refused(mistake: object) -> None:
     assert callable(mistake)
     with pytest.raises(DataError, match=r"use|pass"):
         mistake()
+
+
+def test_an_unknown_profile_is_refused_rather_than_read_leniently() -> None:
+    with pytest.raises(ConfigError, match="no parse profile 'stict'"):
+        parse("The next action is stop.", "stict")  # pyright: ignore[reportArgumentType]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from navila.errors import DataError
+from navila.errors import ConfigError, DataError
 
 STOP, FORWARD, LEFT, RIGHT = range(4)
 
@@ -67,7 +67,12 @@ def parse(text: str, profile: Profile = "lenient") -> Action:
 
     Returns:
         The action; with status `unparsed` and one step forward where there is none to read.
+
+    Raises:
+        ConfigError: there is no such profile.
     """
+    if profile not in ("lenient", "strict"):
+        raise ConfigError(f"There is no parse profile {profile!r}: use 'lenient' or 'strict'.")
     cleaned = clean(text)
     return _parse_strict(cleaned) if profile == "strict" else _parse_lenient(cleaned)
 
