@@ -17,3 +17,19 @@ class TestMLP(ProjectorContract):
 
 class TestDownsample(ProjectorContract):
     name = "mlp-downsample"
+
+
+class TestDownsample2x2Fix(ProjectorContract):
+    name = "mlp-downsample-2x2-fix"
+
+
+class TestDownsample3x3Fix(ProjectorContract):
+    name = "mlp-downsample-3x3-fix"
+
+
+class TestDownsample3x3S2(ProjectorContract):
+    name = "mlp-downsample-3x3-s2"
+
+
+class TestDownsample3x3S2New(ProjectorContract):
+    name = "mlp-downsample-3x3-s2-new"

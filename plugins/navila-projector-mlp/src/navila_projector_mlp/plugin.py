@@ -1,4 +1,4 @@
-"""The projectors of LLaVA and VILA."""
+"""The projectors of LLaVA, VILA and NVILA."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def navila_projectors() -> Iterable[ProjectorSpec]:
         summary="2x2 patches to one token, then LayerNorm and a two-layer MLP",
         url="https://arxiv.org/abs/2312.07533",
     )
+    for size, target, summary in (
+        ("2x2-fix", "Downsample2x2FixProjector", "2x2 patches to one token, row by row (NVILA)"),
+        ("3x3-fix", "Downsample3x3FixProjector", "3x3 patches to one token, row by row (NVILA)"),
+        ("3x3-s2", "Downsample3x3S2Projector", "3x3 patches of three scales to one token (NVILA)"),
+        ("3x3-s2-new", "Downsample3x3S2NewProjector", "3x3 patches of three scales to one token, narrowing slowly"),
+    ):
+        name = f"mlp-downsample-{size}"
+        yield ProjectorSpec(
+            name=name,
+            aliases=(name.replace("-", "_"),),
+            target=f"{MODULE}:{target}",
+            summary=summary,
+            url="https://arxiv.org/abs/2412.04468",
+        )
