@@ -61,6 +61,9 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         ),
         model_types=("v2l_projector",),
     ),
+    CatalogueEntry(
+        dist="navila-projector-resampler", kind="projector", names=("resampler",), model_types=("v2l_projector",)
+    ),
     CatalogueEntry(dist="navila-dataset-llava", kind="dataset", names=("llava",)),
     CatalogueEntry(dist="navila-dataset-vln", kind="dataset", names=("r2r", "rxr", "human", "vln")),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),

@@ -143,7 +143,8 @@ class Downsample3x3S2NewProjector(MergingProjector):
 class MergePatches(nn.Module):
     """(B, N, C) of a square grid to (B, ceil(sqrt(N) / side)^2, side^2 C).
 
-    The grid gets zero rows and columns at its end, up to a multiple of `side`; the patches of a token are joined row by row.
+    The grid gets zero rows and columns at its end, up to a multiple of `side`; the patches of a token are joined row by
+    row.
     """
 
     def __init__(self, side: int, order: str) -> None:

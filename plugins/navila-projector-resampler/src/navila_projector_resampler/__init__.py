@@ -1,0 +1,1 @@
+"""A projector that reads an image into a fixed number of tokens."""
