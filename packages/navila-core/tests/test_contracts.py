@@ -41,6 +41,12 @@ TESTS: dict[type[ComponentContract], set[str]] = {
         "test_no_position_sees_a_later_one",
         "test_padding_in_front_changes_nothing",
         "test_saved_and_loaded_it_predicts_the_same",
+        "test_images_are_scaled_like_text",
+        "test_packed_samples_do_not_see_each_other",
+        "test_branches_of_a_row_have_the_logits_of_separate_samples",
+        "test_answers_in_a_batch_are_those_of_single_prompts",
+        "test_generation_continues_what_the_logits_say",
+        "test_training_lowers_the_loss",
     },
     VisionEncoderContract: {
         "test_tiny_is_small_and_on_the_cpu",

@@ -45,7 +45,10 @@ class ChatTemplate:
         if system is not None:
             turns.insert(0, {"role": "system", "content": system})
         try:
-            return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_open)
+            # Templates of models that can think aloud (Qwen 3) close the thought before the answer; others ignore it.
+            return self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=is_open, enable_thinking=False
+            )
         except Exception as error:  # whatever the template's own code raises
             raise ConfigError(
                 f"The tokenizer's chat template cannot render the conversation ({error}); mend it or name another "

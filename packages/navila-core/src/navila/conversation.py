@@ -64,6 +64,7 @@ class Style(Enum):
     SINGLE = "ROLE: message, every one closed by the same separator"
     TWO = "ROLE: message, user and assistant closed by different separators"
     MPT = "role header, message, separator"
+    TURNS = "role header, message, separator, nothing in front where there is no system text"
     LLAMA_3 = "role header, message, separator, a different one after the very last message"
     LLAMA_2 = "[INST] user [/INST] assistant, the system text inside the first message"
     MISTRAL = "[INST] user [/INST]assistant, <s> in front"
@@ -96,7 +97,7 @@ class ConversationTemplate:
     def stop_strings(self) -> tuple[str, ...]:
         """Strings that end an assistant message, the usual one first."""
         match self.style:
-            case Style.SINGLE | Style.MPT | Style.PLAIN:
+            case Style.SINGLE | Style.MPT | Style.TURNS | Style.PLAIN:
                 ends = (self.sep,)
             case Style.LLAMA_3:
                 ends = (self.sep2, self.sep)
@@ -109,7 +110,7 @@ class ConversationTemplate:
     @property
     def generation_prompt(self) -> str:
         """What an open assistant slot adds to the prompt."""
-        has_headers = self.style in (Style.SINGLE, Style.TWO, Style.MPT, Style.LLAMA_3)
+        has_headers = self.style in (Style.SINGLE, Style.TWO, Style.MPT, Style.TURNS, Style.LLAMA_3)
         return self._header(assistant=True) if has_headers else ""
 
     def render(self, messages: Sequence[Message], *, system: str | None = None) -> str:
@@ -130,7 +131,7 @@ class ConversationTemplate:
         template = self if system is None else dataclasses.replace(self, system=system)
         turns = template._turns(messages)
         match self.style:
-            case Style.SINGLE | Style.TWO | Style.MPT | Style.LLAMA_3:
+            case Style.SINGLE | Style.TWO | Style.MPT | Style.TURNS | Style.LLAMA_3:
                 spans = template._with_headers(turns)
             case Style.LLAMA_2 | Style.MISTRAL:
                 spans = template._with_inst(turns)
@@ -177,7 +178,8 @@ class ConversationTemplate:
         return f"{role}:" if self.style in (Style.SINGLE, Style.TWO) else role
 
     def _with_headers(self, turns: list[tuple[bool, str | None]]) -> Iterator[Span]:
-        yield Span(self.system + self.sep)
+        if self.system or self.style is not Style.TURNS:
+            yield Span(self.system + self.sep)
         for number, (assistant, text) in enumerate(turns):
             yield Span(self._header(assistant))
             if not text:

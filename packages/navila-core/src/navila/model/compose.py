@@ -71,7 +71,13 @@ def build(
     backend, llm_folder = _llm_source(llm)
     words = _tokenizer(tokenizer if tokenizer is not None else llm_folder, backend)
     if isinstance(llm, Mapping):
-        ids = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+        # A family's default pad id may lie beyond this vocabulary, and its row would never learn.
+        ids = {
+            "vocab_size": len(words),
+            "bos_token_id": words.bos_token_id,
+            "eos_token_id": words.eos_token_id,
+            "pad_token_id": None,
+        }
         language_model = backend.build({**ids, **llm}, dtype=kind, attn_implementation=attn_implementation)
     else:
         assert llm_folder is not None

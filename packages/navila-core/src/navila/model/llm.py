@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from navila.errors import CheckpointError
+from navila.errors import CheckpointError, ConfigError
 from navila.model.location import read_json
 from navila.model.weights import cast_parameters, merged_config, weight_files, write_json
 
@@ -39,14 +39,33 @@ class LLMBackend(ABC):
         """The config of a model small enough for tests."""
 
     @classmethod
+    def live_config(cls, config: Mapping[str, Any]) -> PretrainedConfig:
+        """What transformers makes of a `config.json`; a family whose files mean something else says so here.
+
+        Raises:
+            ConfigError: transformers' class would not compute what the config describes.
+        """
+        return _config_class(cls.model_class()).from_dict({k: v for k, v in config.items() if k != "model_type"})
+
+    @classmethod
+    def attention(cls, config: PretrainedConfig, wanted: str | None) -> str | None:
+        """The attention to run, transformers' choice when None.
+
+        Raises:
+            ConfigError: the one wanted does not compute what the config describes.
+        """
+        return wanted
+
+    @classmethod
     def build(
         cls, config: Mapping[str, Any], *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
     ) -> PreTrainedModel:
         """A model with random weights."""
         model_class = cls.model_class()
-        live = _config_class(model_class)(**{k: v for k, v in config.items() if k != "model_type"})
-        if attn_implementation is not None:
-            live._attn_implementation = attn_implementation
+        live = cls.live_config(config)
+        attention = cls.attention(live, attn_implementation)
+        if attention is not None:
+            live._attn_implementation = attention
         model = model_class(live)
         cast_parameters(model, dtype or torch.float32)
         return model
@@ -66,19 +85,23 @@ class LLMBackend(ABC):
             CheckpointError: a file or tensor is missing, corrupt or of another shape.
         """
         folder = Path(folder)
-        read_json(folder / "config.json")
+        raw = read_json(folder / "config.json")
         weight_files(folder)
         try:
+            live = cls.live_config(raw)
             with _no_progress_bar():
                 loaded: Any = cls.model_class().from_pretrained(
                     folder,
+                    config=live,
                     dtype=dtype or torch.float32,
-                    attn_implementation=attn_implementation,
+                    attn_implementation=cls.attention(live, attn_implementation),
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,
                     local_files_only=True,
                 )
             model, info = loaded
+        except ConfigError as error:
+            raise ConfigError(f"{folder / 'config.json'}: {error}") from None
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason}") from error

@@ -137,13 +137,21 @@ class NavilaForCausalLM(ConversationalModel):
             # transformers reads packing from the positions, but only where there is neither mask nor cache: every
             # padding position (0) then is a sample of its own, and no real one sees it.
             packed = position_ids is not None
-            masked = not packed and self._needs_mask(batch.attention_mask)
+            router_loss = labels is not None and self._trains_router()
+            if router_loss:
+                kwargs["output_router_logits"] = True
+            masked = not packed and self._needs_mask(batch.attention_mask, router_loss)
             attention_mask = batch.attention_mask if masked else None
             position_ids = batch.position_ids if masked or packed else None
             use_cache = bool(use_cache)
             if batch.branches is not None:
+                if router_loss:
+                    raise ConfigError(
+                        "The router loss of a mixture of experts cannot count rows of several samples with one "
+                        "beginning: leave branch_ids (--share_prefix) out, or set router_aux_loss_coef to 0."
+                    )
                 position_ids, visible = branch_attention(batch.branches)
-                attention_mask = self._as_attention_mask(visible, batch.inputs_embeds.dtype)
+                attention_mask = self._masks_of_layers(visible, position_ids, batch.inputs_embeds.dtype)
         if supervised_logits_only and labels is not None:
             shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
             logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
@@ -160,18 +168,38 @@ class NavilaForCausalLM(ConversationalModel):
             **kwargs,
         )
 
-    def _needs_mask(self, attention_mask: Tensor) -> bool:
+    def _trains_router(self) -> bool:
+        """Whether the language model is a mixture of experts in training, whose router has a loss of its own."""
+        return self.llm.training and bool(getattr(self.llm.config, "router_aux_loss_coef", 0))
+
+    def _needs_mask(self, attention_mask: Tensor, router_loss: bool) -> bool:
         """Whether the language model must be told of padding (B, L).
 
         Not when there is none, nor when it is all on the right: under causal attention no real position sees it. Flash
-        attention skips padding, and a mixture of experts counts tokens, so those are told.
+        attention skips padding, and the router loss of a mixture of experts counts tokens, so those are told.
         """
         if bool(attention_mask.all()):
             return False
         config = self.llm.config
         causal = str(config._attn_implementation) in ("sdpa", "eager")
-        counts = getattr(config, "output_router_logits", False)
+        counts = router_loss or getattr(config, "output_router_logits", False)
         return counts or not causal or not bool(attention_mask[:, 0].all())
+
+    def _masks_of_layers(self, visible: Tensor, position_ids: Tensor, dtype: torch.dtype) -> Any:
+        """What each position may see, (B, 1, L, L) bool, for a language model whose layers may have a sliding window.
+
+        A given mask is taken as it is, so the window must be in it. It counts positions (B, L), not places in the row.
+        """
+        window = getattr(self.llm.config, "sliding_window", None)
+        if window is None:
+            return self._as_attention_mask(visible, dtype)
+        near = visible & (position_ids[:, None, :, None] - position_ids[:, None, None, :] < window)
+        if getattr(self.llm.config, "layer_types", None) is None:
+            return self._as_attention_mask(near, dtype)
+        return {
+            "full_attention": self._as_attention_mask(visible, dtype),
+            "sliding_attention": self._as_attention_mask(near, dtype),
+        }
 
     def _as_attention_mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
         """What each position may see, (B, 1, L, L) bool, in the form the language model's attention takes.
@@ -207,7 +235,8 @@ class NavilaForCausalLM(ConversationalModel):
 
         The rows are padded on `padding_side`, by default the side they are padded on in the input.
         """
-        text_embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
+        table = self.get_input_embeddings()
+        text_embeds = table(input_ids.clamp(min=0))
         if bool(((input_ids < 0) & (input_ids != IMAGE_TOKEN_INDEX)).any()):
             raise DataError("input_ids hold negative ids other than -200: pad with the tokenizer's pad id.")
         features = image_features
@@ -215,6 +244,9 @@ class NavilaForCausalLM(ConversationalModel):
             features = self.encode_images(pixel_values)
         if features is None:
             features = text_embeds.new_zeros(0, self.tokens_per_image, text_embeds.shape[-1])
+        elif (scale := getattr(table, "embed_scale", None)) is not None:
+            # Gemma scales embeddings, images as well as text; since transformers 5 in the table.
+            features = features.to(text_embeds) * torch.as_tensor(scale).to(text_embeds)
         if padding_side is None:
             left = attention_mask is not None and not bool(attention_mask[:, 0].all())
             padding_side = "left" if left else "right"

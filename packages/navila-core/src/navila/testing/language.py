@@ -97,6 +97,114 @@ class LLMContract(ComponentContract):
             assert torch.equal(tiny.eval()(inputs_embeds=embeds).logits, loaded.eval()(inputs_embeds=embeds).logits)
         assert json.loads((tmp_path / "config.json").read_text())["a_key_of_tomorrow"] == 1
 
+    # -- behind a vision side, as training and navigation drive it -----------------------------------------------------
+
+    @pytest.fixture
+    def model(self, tiny: Any) -> Any:
+        """The tiny model in a composed one, with weights large enough for what is attended to to matter."""
+        import torch
+
+        from navila.testing.composed import composed
+
+        with torch.no_grad():
+            for parameter in tiny.parameters():
+                parameter.mul_(3 if parameter.ndim > 1 else 1)
+        return composed(tiny)
+
+    @pytest.fixture
+    def rows(self, model: Any) -> list[dict[str, Any]]:
+        """Three samples of different length, each with an image; longer than a tiny model's sliding window."""
+        import torch
+
+        random = torch.Generator().manual_seed(1)
+        width, words = model.mm_projector.out_features, model.get_input_embeddings().weight.shape[0]
+        beginning = torch.tensor([5, 6, -200, 7, 8])
+        scale = model.get_input_embeddings().weight.detach().std()
+        features = torch.randn(1, model.tokens_per_image, width, generator=random) * scale
+        ends = [torch.randint(3, words, (length,), generator=random) for length in (9, 4, 13)]
+        return [{"input_ids": torch.cat([beginning, end])[None], "image_features": features} for end in ends]
+
+    def test_images_are_scaled_like_text(self, model: Any) -> None:
+        """The embedding of a token gives, as the feature of an image, what the token gives."""
+        import torch
+
+        ids = torch.tensor([[5, 6, 7, 8, 9]])
+        features = torch.nn.functional.embedding(ids[:, 2:], model.get_input_embeddings().weight)
+        with torch.no_grad():
+            by_ids = model(ids).logits
+            by_features = model(torch.tensor([[5, 6, -200]]), image_features=features).logits
+        torch.testing.assert_close(by_ids, by_features)
+
+    def test_packed_samples_do_not_see_each_other(self, model: Any, rows: list[dict[str, Any]]) -> None:
+        import torch
+
+        ids = torch.cat([row["input_ids"] for row in rows], 1)
+        positions = torch.cat([torch.arange(row["input_ids"].shape[1]) for row in rows])[None]
+        features = torch.cat([row["image_features"] for row in rows])
+        with torch.no_grad():
+            packed = model(ids, image_features=features, position_ids=positions).logits
+            alone = torch.cat([model(**row).logits for row in rows], 1)
+        torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-4)
+
+    def test_branches_of_a_row_have_the_logits_of_separate_samples(
+        self, model: Any, rows: list[dict[str, Any]]
+    ) -> None:
+        import torch
+
+        ends = [row["input_ids"][:, 5:] for row in rows]
+        ids = torch.cat([rows[0]["input_ids"][:, :5], *ends], 1)
+        branches = torch.cat([torch.zeros(5), *(torch.full((end.shape[1],), k + 1) for k, end in enumerate(ends))])
+        with torch.no_grad():
+            together = model(
+                ids, image_features=rows[0]["image_features"], branch_ids=branches.long()[None]
+            ).logits.split([4 + model.tokens_per_image, *(end.shape[1] for end in ends)], 1)
+            for row, end, got in zip(rows, ends, together[1:], strict=True):
+                alone = model(**row).logits[:, -end.shape[1] :]
+                torch.testing.assert_close(got, alone, atol=1e-4, rtol=1e-4)
+
+    def test_answers_in_a_batch_are_those_of_single_prompts(self, model: Any, rows: list[dict[str, Any]]) -> None:
+        import torch
+
+        longest = max(row["input_ids"].shape[1] for row in rows)
+        ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest)
+        for number, row in enumerate(rows):
+            length = row["input_ids"].shape[1]
+            ids[number, :length], mask[number, :length] = row["input_ids"][0], 1
+        features = torch.cat([row["image_features"] for row in rows])
+        options: dict[str, Any] = {"max_new_tokens": 8, "eos_token_id": []}
+        together = model.generate(ids, image_features=features, attention_mask=mask, **options)
+        assert tuple(together.shape) == (len(rows), 8)
+        for row, answer in zip(rows, together, strict=True):
+            assert model.generate(**row, **options)[0].tolist() == answer.tolist()
+
+    def test_generation_continues_what_the_logits_say(self, model: Any, rows: list[dict[str, Any]]) -> None:
+        import torch
+
+        answer = model.generate(**rows[2], max_new_tokens=6, eos_token_id=[])
+        whole = torch.cat([rows[2]["input_ids"], answer], 1)
+        with torch.no_grad():
+            logits = model(whole, image_features=rows[2]["image_features"]).logits
+        assert logits[0, -7:-1].argmax(-1).tolist() == answer[0].tolist()
+
+    def test_training_lowers_the_loss(self, model: Any, rows: list[dict[str, Any]]) -> None:
+        import torch
+
+        model.train()
+        row = rows[0]
+        labels = row["input_ids"].masked_fill(row["input_ids"] < 0, -100)
+        optimiser = torch.optim.SGD(model.llm.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(4):
+            loss = model(**row, labels=labels).loss
+            optimiser.zero_grad()
+            loss.backward()
+            grads = [parameter.grad for parameter in model.llm.parameters() if parameter.grad is not None]
+            assert grads
+            assert all(torch.isfinite(grad).all() for grad in grads)
+            optimiser.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]
+
 
 class ConversationContract(ComponentContract):
     """Tests every conversation template passes."""
