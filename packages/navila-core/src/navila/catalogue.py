@@ -20,6 +20,7 @@ class CatalogueEntry:
 #: Only what exists is listed; `tests/test_catalogue.py` holds it to what the plugins themselves say.
 CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-llm-llama", kind="llm", names=("llama",), model_types=("llama",)),
+    CatalogueEntry(dist="navila-llm-mistral", kind="llm", names=("mistral",), model_types=("mistral",)),
     CatalogueEntry(
         dist="navila-encoder-siglip",
         kind="vision-encoder",
@@ -40,6 +41,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         names=("clip", "clip-base-32", "clip-base-16", "clip-large-14", "clip-large-14-336"),
         model_types=("clip_vision_model", "clip"),
     ),
+    CatalogueEntry(dist="navila-encoder-timm", kind="vision-encoder", names=("timm",), model_types=("timm",)),
     CatalogueEntry(
         dist="navila-projector-mlp",
         kind="projector",

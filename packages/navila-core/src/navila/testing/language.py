@@ -92,7 +92,8 @@ class LLMContract(ComponentContract):
         import torch
 
         component.save_pretrained(tiny, tmp_path, {"a_key_of_tomorrow": 1})
-        loaded: Any = component.from_pretrained(tmp_path)
+        attention = tiny.config._attn_implementation
+        loaded: Any = component.from_pretrained(tmp_path, attn_implementation=attention)
         with torch.no_grad():
             assert torch.equal(tiny.eval()(inputs_embeds=embeds).logits, loaded.eval()(inputs_embeds=embeds).logits)
         assert json.loads((tmp_path / "config.json").read_text())["a_key_of_tomorrow"] == 1

@@ -1,0 +1,1 @@
+"""Mistral language models for navila."""
