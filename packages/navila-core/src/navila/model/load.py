@@ -110,9 +110,15 @@ def read_config(folder: Path) -> NavilaConfig:
     """The top `config.json` of a checkpoint; raises as `read_root`."""
     raw = read_root(folder)
     try:
-        return NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
+        config = NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
     except Exception as error:
         raise CheckpointError(f"{folder / 'config.json'} has a field of a wrong kind: {error}") from error
+    for name in ("num_video_frames", "mm_vision_select_layer"):
+        if type(getattr(config, name)) is not int:
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {name} {getattr(config, name)!r} where a whole number is expected."
+            )
+    return config
 
 
 def model_type_of(folder: Path, fallback: Any) -> str:
@@ -120,6 +126,9 @@ def model_type_of(folder: Path, fallback: Any) -> str:
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else part_config(fallback)
     model_type = config.get("model_type")
+    if model_type is None and "architecture" in config and "pretrained_cfg" in config:
+        # timm's own files have these two instead.
+        return "timm"
     if not isinstance(model_type, str):
         raise CheckpointError(f"{path} has no model_type: without it the part cannot be told.")
     return model_type

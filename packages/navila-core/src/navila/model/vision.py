@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from navila.errors import ConfigError, DataError
-from navila.images import ImageProcessor
+from navila.errors import CheckpointError, ConfigError, DataError, NavilaError
+from navila.images import FILE_NAME, ImageProcessor
 from navila.model.location import read_json
 from navila.model.weights import load_into, read_state_dict, without_init, write_json, write_state_dict
+from navila.registry import one_line
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -22,8 +23,10 @@ class VisionEncoder(nn.Module, ABC):
     A concrete encoder builds its network and runs its first layers; loading, saving, and checking are here.
     """
 
-    has_cls_token: ClassVar[bool] = False
-    """Whether the hidden states begin with a class token."""
+    has_cls_token: bool = False
+    """Whether the hidden states begin with a class token; `build` may set it from the config."""
+    needs_processor_file: ClassVar[bool] = True
+    """Whether a folder without `preprocessor_config.json` is partial; else it means the default image processor."""
     weight_prefix: ClassVar[str] = ""
     """What the tensor names of a saved encoder begin with, before the names of `self.vision_tower`."""
 
@@ -51,6 +54,7 @@ class VisionEncoder(nn.Module, ABC):
         super().__init__()
         self.config = dict(config)
         self.select_layer = select_layer
+        self.vision_tower = self.build(attn_implementation)
         self.select_feature = select_feature or ("patch" if self.has_cls_token else "cls_patch")
         if self.select_feature not in ("patch", "cls_patch"):
             raise ConfigError(f"mm_vision_select_feature is {select_feature!r}: use 'patch' or 'cls_patch'.")
@@ -59,7 +63,6 @@ class VisionEncoder(nn.Module, ABC):
                 f"mm_vision_select_layer is {select_layer}, but the encoder has {self.num_layers} layers: use "
                 f"{-self.num_layers - 1} to {self.num_layers}."
             )
-        self.vision_tower = self.build(attn_implementation)
         self.image_processor = self.default_image_processor()
 
     @abstractmethod
@@ -158,16 +161,26 @@ class VisionEncoder(nn.Module, ABC):
         """Load from a folder with `config.json`, weights and `preprocessor_config.json`; options as in `__init__`.
 
         Raises:
-            CheckpointError: a file or tensor is missing, corrupt or of another shape.
+            CheckpointError: a file or tensor is missing, corrupt or of another shape, or the config makes no sense.
         """
         folder = Path(folder)
-        with without_init():
-            encoder = cls(cls.select_config(config or read_json(folder / "config.json")), **options)
+        described = cls.select_config(config or read_json(folder / "config.json"))
+        try:
+            with without_init():
+                encoder = cls(described, **options)
+        except NavilaError:
+            raise
+        except Exception as error:
+            # transformers and torch refuse sizes that do not fit together in words of their own.
+            raise CheckpointError(
+                f"{folder / 'config.json'} describes no vision encoder ({one_line(error)}): fetch the file again."
+            ) from error
         prefix = cls.weight_prefix
         saved = read_state_dict(folder)
         state = {name.removeprefix(prefix): t for name, t in saved.items() if name.startswith(prefix)}
         load_into(encoder.vision_tower, state, folder)
-        encoder.image_processor = ImageProcessor.from_pretrained(folder)
+        if cls.needs_processor_file or (folder / FILE_NAME).is_file():
+            encoder.image_processor = ImageProcessor.from_pretrained(folder)
         return encoder
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Vision transformers of timm as vision encoders for navila."""
