@@ -25,7 +25,7 @@ from navila.specs import CommandSpec
 
 @hookimpl
 def navila_commands():
-    for name in ("mistake", "bug", "resume", "wait", "answer", "stop", "flood"):
+    for name in ("mistake", "bug", "resume", "wait", "answer", "stop", "flood", "full"):
         yield CommandSpec(name=name, target=f"{__name__}:{name}", summary=f"The command {name}")
     yield CommandSpec(name="absent", target="a_module_that_is_not_there:command", summary="Cannot be imported")
 
@@ -76,6 +76,13 @@ def flood():
     """Print more than a pipe holds."""
     for number in range(200_000):
         click.echo(number)
+
+
+@click.command()
+def full():
+    """Write to a disk that is full."""
+    with open("/dev/full", "w") as file:
+        file.write("a record")
 '''
 
 
@@ -111,6 +118,16 @@ def test_a_bug_keeps_its_traceback(plugin: str) -> None:
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: a bug" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_one_sentence(plugin: str) -> None:
+    done = navila("full", "--no-plugins", "--plugin", plugin)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "Error: A file cannot be written (No space left on device): give another place, or free this one.\n"
+    )
 
 
 def test_a_command_that_cannot_be_imported_is_one_sentence_and_the_help_still_lists_it(plugin: str) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
 from navila.discovery import NO_PLUGINS, PLUGINS_VARIABLE
-from navila.errors import NavilaError, missing_extra
+from navila.errors import EXIT_USAGE, NavilaError, missing_extra
 
+#: What a disk refuses: permission, a read-only or full disk, a file where a folder is wanted or the other way round.
+_OF_THE_DISK = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
 #: Exit code after Ctrl-C, as shells report it.
 EXIT_INTERRUPTED = 130
 
@@ -42,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader left (`navila … | head`): keep the interpreter's own flush at exit from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        where = f"{error.filename} cannot be used" if error.filename else "A file cannot be written"
+        print(f"Error: {where} ({error.strerror}): give another place, or free this one.", file=sys.stderr)
+        return EXIT_USAGE
     finally:
         if before is None:
             os.environ.pop(PLUGINS_VARIABLE, None)
