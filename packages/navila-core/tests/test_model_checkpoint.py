@@ -313,11 +313,23 @@ def test_a_wrong_option_is_told(checkpoint: Path, options: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     "fields",
-    [{"mm_vision_select_layer": 9}, {"mm_vision_select_feature": "bogus"}, {"conversation": "no-such-template"}],
+    [
+        {"mm_vision_select_layer": 9},
+        {"mm_vision_select_layer": "last"},
+        {"mm_vision_select_feature": "bogus"},
+        {"conversation": "no-such-template"},
+        {"num_video_frames": "eight"},
+    ],
 )
 def test_a_wrong_field_is_told(checkpoint: Path, fields: dict[str, Any]) -> None:
     edit(checkpoint / "config.json", **fields)
     with pytest.raises(NavilaError, match=str(next(iter(fields.values())))):
+        loaded(checkpoint)
+
+
+def test_an_encoder_config_that_makes_no_sense_is_named(checkpoint: Path) -> None:
+    edit(checkpoint / "vision_tower" / "config.json", num_attention_heads=7)
+    with pytest.raises(CheckpointError, match=r"vision_tower.config\.json describes no vision encoder \(ValueError"):
         loaded(checkpoint)
 
 
