@@ -234,6 +234,15 @@ def test_another_run_in_the_same_folder_is_refused_unless_forced(task: Navigatio
     assert walk(task, ExpertAgent(goal_radius), tmp_path, force=True).metrics["sr"] == 1.0
 
 
+def test_a_run_that_broke_before_its_first_episode_leaves_the_folder_free(task: NavigationTask, tmp_path: Path) -> None:
+    def no_agent() -> RandomAgent:
+        raise ConfigError("no such device")
+
+    with pytest.raises(ConfigError, match="no such device"):
+        evaluate_agent(task, no_agent, pool(), tmp_path, identity={"agent": "model", "device": "x"}, quiet=True)
+    assert walk(task, ExpertAgent(goal_radius), tmp_path).metrics["sr"] == 1.0
+
+
 class Failing(mesh.MeshSimulator):
     """Breaks in two of the episodes: at reset, and in the middle."""
 

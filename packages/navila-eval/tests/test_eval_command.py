@@ -56,6 +56,7 @@ def test_the_list_is_made_from_descriptions_alone() -> None:
         (["-t", "houses", "--agent", "expert", "--level", "0", "--split", "level0"], "give one of them"),
         (["-t", "houses", "--agent", "expert", "-o", "size=3"], "has no option 'size': it has image_size"),
         (["-t", ",", "--agent", "expert"], "-t names no task"),
+        (["-t", "houses", "-m", "no-such-checkpoint"], "'no-such-checkpoint' is no folder here"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:

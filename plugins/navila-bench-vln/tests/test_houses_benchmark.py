@@ -43,6 +43,13 @@ def test_an_unknown_split_is_named(houses: Any) -> None:
         houses.episodes("val_unseen", seed=0, limit=1)
 
 
+@pytest.mark.parametrize("size", ["abc", 0, 64.5, True])
+def test_a_camera_of_no_size_is_refused(size: Any) -> None:
+    component: Any = default_host().registry("benchmark").load("houses")
+    with pytest.raises(ConfigError, match=f"image_size of the task houses is {size!r}"):
+        component(image_size=size)
+
+
 def test_the_camera_is_the_one_asked_for() -> None:
     component: Any = default_host().registry("benchmark").load("houses")
     simulator = component(image_size=40).simulator()

@@ -23,7 +23,7 @@ class Interrupted(NavilaError):
 
 
 @click.command(name="eval")
-@click.option("-m", "--model", help="Checkpoint folder or hub id.")
+@click.option("-m", "--model", help="Checkpoint folder or Hub id.")
 @click.option("-t", "--tasks", "--task", "tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
 @click.option("--list", "list_only", is_flag=True, help="List the installed tasks and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
@@ -123,6 +123,8 @@ def evaluate(
     chosen = [_choose(word.strip(), split) for word in tasks.split(",") if word.strip()]
     if not chosen:
         raise ConfigError("-t names no task; `navila eval --list` shows them.")
+    if model is not None and options["agent"] in ("model", "wrong-instruction"):
+        _check_model(model, options["conv_mode"])
     from navila_eval.runner import run_tasks
 
     try:
@@ -144,6 +146,20 @@ def _choose(word: str, split: str | None) -> tuple[str, str]:
     if wanted not in spec.splits:
         raise ConfigError(f"The task {name} has no split {wanted!r}: use one of {', '.join(spec.splits)}.")
     return name, wanted
+
+
+def _check_model(model: str, template: str | None) -> None:
+    """Tell a wrong path or template name at once, before episodes are made.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        UnknownComponentError: there is no such conversation template.
+    """
+    from navila.model.location import checkpoint_folder, read_root
+
+    read_root(checkpoint_folder(model))
+    if template is not None:
+        default_host().registry("conversation").spec(template)
 
 
 def _list(as_json: bool) -> None:

@@ -39,11 +39,14 @@ class RunFolder:
         if (self.path / RUN).exists():
             there = read_json(self.path / RUN)
             differing = _differing(there.get("run", {}), run["run"])
-            if differing:
+            if not differing:
+                return drop_cut_line(self.path / RECORDS)
+            # A run that broke before its first episode, often for the very argument that differs, left nothing to keep.
+            if self.records() or (self.path / RESULTS).exists():
                 raise ConfigError(
                     f"{self.path} holds another run ({differing}): use another --output-dir, or --force to replace it."
                 )
-            return drop_cut_line(self.path / RECORDS)
+            self.clear()
         if (self.path / RECORDS).exists():
             raise ConfigError(f"{self.path} has {RECORDS} but no {RUN}: choose another --output-dir, or --force.")
         write_json(self.path / RUN, run)

@@ -25,6 +25,8 @@ class Houses(NavigationBenchmark):
     max_steps = 100
 
     def __init__(self, *, image_size: int = IMAGE_SIZE) -> None:
+        if type(image_size) is not int or image_size < 1:
+            raise ConfigError(f"image_size of the task houses is {image_size!r}: give a number of pixels, e.g. 96.")
         self.embodiment = Embodiment(name=f"navila-{image_size}px", width=image_size, height=image_size)
 
     @classmethod
