@@ -127,6 +127,13 @@ def test_more_episodes_begin_with_the_same_ones():
     assert len({task.seed for task in tasks(longer)}) == 5
 
 
+def test_a_recording_that_broke_before_its_first_house_leaves_the_folder_free(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no level 99"):
+        record(RecordSettings(levels=(99,), episodes=1), tmp_path / "x")
+    assert record(RecordSettings(episodes=1, sim="houses"), tmp_path / "x")["episodes"] == 1
+    record(RecordSettings(episodes=1, sim="mesh"), tmp_path / "x")  # the same simulator by its own name
+
+
 def test_another_recording_is_not_overwritten(recorded: Path, tmp_path: Path):
     before = bytes_of(recorded)
     with pytest.raises(ConfigError, match=r"seed 3, not 4"):
@@ -145,6 +152,7 @@ def test_another_recording_is_not_overwritten(recorded: Path, tmp_path: Path):
         (["--sim", "habitatt"], "habitatt"),
         (["--level", "99"], "no level 99"),
         (["--policy", "nowhere"], "nowhere"),
+        (["--stop-distance", "-1"], "stop_distance is -1.0"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, flags: list[str], match: str):

@@ -15,7 +15,7 @@ def data() -> None:
 
 @data.command()
 @click.option("--sim", default="mesh", show_default=True, help="Simulator that makes the scenes; `houses` means mesh.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to record to.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to record to.")
 @click.option(
     "--what", type=click.Choice(["navigation", "tours", "grounding"]), default="navigation", show_default=True
 )
@@ -35,7 +35,13 @@ def data() -> None:
 @click.option("--stop-distance", type=float, help="The expert's goal radius in metres. [default: the success distance]")
 @click.option("--views", default=8, show_default=True, help="Views an episode (grounding).")
 @click.option("--questions", default=6, show_default=True, help="Questions a view (grounding).")
-@click.option("--workers", default=1, show_default=True, help="Processes; the result does not depend on them.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes; the result does not depend on them.",
+)
 def record(output: Path, workers: int, **settings: Any) -> None:
     """Record training data in a simulator.
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SETTINGS = "recording.json"
 #: One file a house, until the recording is put together.
 PARTS = "parts"
+#: Where the recorders put images (`Recorder.folder`).
+IMAGE_FOLDERS = ("train", "images")
 
 What = Literal["navigation", "tours", "grounding"]
 #: Registered dataset that reads a recording.
@@ -84,6 +86,8 @@ class RecordSettings:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ConfigError(f"{field} is {value}: give {low} to {high}.")
+        if self.stop_distance is not None and not self.stop_distance > 0:
+            raise ConfigError(f"stop_distance is {self.stop_distance}: give metres above 0.")
 
     def embodiment(self) -> Embodiment:
         """The default body with the recording's camera."""
@@ -147,9 +151,11 @@ def record(
 
     Raises:
         ConfigError: `output` holds a recording with other settings, or something else.
+        UnknownComponentError, CheckpointError: there is no such simulator or policy.
         DataError: a worker died.
         SceneError: the simulator could not make an episode.
     """
+    settings = _checked(settings)
     finished = _finished(settings, output)
     if finished is not None:
         progress(settings.episodes, settings.episodes)
@@ -164,6 +170,16 @@ def record(
     return _assemble(settings, output)
 
 
+def _checked(settings: RecordSettings) -> RecordSettings:
+    """The settings with the simulator's own name instead of an alias; told before a folder is claimed for them."""
+    spec = default_host().registry("simulator").spec(settings.sim)
+    if settings.policy != "expert":
+        from navila.model.location import checkpoint_folder, read_root
+
+        read_root(checkpoint_folder(settings.policy))
+    return dataclasses.replace(settings, sim=spec.name) if settings.sim in spec.aliases else settings
+
+
 def _finished(settings: RecordSettings, output: Path) -> dict[str, Any] | None:
     if not (output / MANIFEST).exists():
         return None
@@ -174,10 +190,15 @@ def _finished(settings: RecordSettings, output: Path) -> dict[str, Any] | None:
 
 def _claim(settings: RecordSettings, output: Path) -> None:
     """Make the folder this recording's, or check that it already is."""
-    if (output / SETTINGS).exists():
+    claimed = (output / SETTINGS).exists()
+    if claimed and any((output / PARTS).glob("*.jsonl")):
         _require_same(settings, _read_json(output / SETTINGS), output)
         return
-    if output.exists() and any(output.iterdir()):
+    if claimed:
+        # What broke before its first house, often for a wrong argument, left nothing to keep.
+        for name in IMAGE_FOLDERS:
+            shutil.rmtree(output / name, ignore_errors=True)
+    elif output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty and holds no recording to resume: choose another --output.")
     (output / PARTS).mkdir(parents=True, exist_ok=True)
     _write_atomically(output / SETTINGS, json.dumps(_plain(settings), indent=2) + "\n")
@@ -185,7 +206,9 @@ def _claim(settings: RecordSettings, output: Path) -> None:
 
 def _require_same(settings: RecordSettings, recorded: Any, output: Path) -> None:
     wanted = _plain(settings)
-    recorded = recorded if isinstance(recorded, dict) else {}
+    recorded = dict(recorded) if isinstance(recorded, dict) else {}
+    if recorded.get("sim") in default_host().registry("simulator").spec(settings.sim).aliases:
+        recorded["sim"] = settings.sim
     differing = [key for key in wanted if wanted[key] != recorded.get(key)]
     if differing:
         key = differing[0]
