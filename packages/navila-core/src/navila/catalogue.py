@@ -21,6 +21,8 @@ class CatalogueEntry:
 CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-llm-llama", kind="llm", names=("llama",), model_types=("llama",)),
     CatalogueEntry(dist="navila-llm-mistral", kind="llm", names=("mistral",), model_types=("mistral",)),
+    CatalogueEntry(dist="navila-llm-qwen", kind="llm", names=("qwen2", "qwen3"), model_types=("qwen2", "qwen3")),
+    CatalogueEntry(dist="navila-llm-qwen", kind="conversation", names=("qwen_2", "qwen_2_5", "qwen_3")),
     CatalogueEntry(
         dist="navila-encoder-siglip",
         kind="vision-encoder",
