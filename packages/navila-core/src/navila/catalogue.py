@@ -24,6 +24,13 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-llm-qwen", kind="llm", names=("qwen2", "qwen3"), model_types=("qwen2", "qwen3")),
     CatalogueEntry(dist="navila-llm-qwen", kind="conversation", names=("qwen_2", "qwen_2_5", "qwen_3")),
     CatalogueEntry(
+        dist="navila-llm-gemma",
+        kind="llm",
+        names=("gemma", "gemma2", "gemma3"),
+        model_types=("gemma", "gemma2", "gemma3_text"),
+    ),
+    CatalogueEntry(dist="navila-llm-gemma", kind="conversation", names=("gemma",)),
+    CatalogueEntry(
         dist="navila-encoder-siglip",
         kind="vision-encoder",
         names=(
