@@ -30,6 +30,8 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         model_types=("gemma", "gemma2", "gemma3_text"),
     ),
     CatalogueEntry(dist="navila-llm-gemma", kind="conversation", names=("gemma",)),
+    CatalogueEntry(dist="navila-llm-phi3", kind="llm", names=("phi3",), model_types=("phi3",)),
+    CatalogueEntry(dist="navila-llm-phi3", kind="conversation", names=("phi_3", "phi_4_mini")),
     CatalogueEntry(
         dist="navila-encoder-siglip",
         kind="vision-encoder",

@@ -1,0 +1,1 @@
+"""InternViT vision encoders for navila."""
