@@ -52,6 +52,12 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         names=("clip", "clip-base-32", "clip-base-16", "clip-large-14", "clip-large-14-336"),
         model_types=("clip_vision_model", "clip"),
     ),
+    CatalogueEntry(
+        dist="navila-encoder-intern",
+        kind="vision-encoder",
+        names=("intern", "intern-300m-448", "intern-6b-224", "intern-6b-448"),
+        model_types=("intern_vit_6b",),
+    ),
     CatalogueEntry(dist="navila-encoder-timm", kind="vision-encoder", names=("timm",), model_types=("timm",)),
     CatalogueEntry(
         dist="navila-projector-mlp",
