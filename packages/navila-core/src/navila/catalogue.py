@@ -32,6 +32,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-llm-gemma", kind="conversation", names=("gemma",)),
     CatalogueEntry(dist="navila-llm-phi3", kind="llm", names=("phi3",), model_types=("phi3",)),
     CatalogueEntry(dist="navila-llm-phi3", kind="conversation", names=("phi_3", "phi_4_mini")),
+    CatalogueEntry(dist="navila-llm-mixtral", kind="llm", names=("mixtral",), model_types=("mixtral",)),
     CatalogueEntry(
         dist="navila-encoder-siglip",
         kind="vision-encoder",
