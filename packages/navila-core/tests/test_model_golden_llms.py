@@ -17,7 +17,7 @@ from torch import Tensor
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=["mistral", "gemma"])
+@pytest.fixture(scope="module", params=["mistral", "mixtral", "gemma"])
 def folder(goldens: Path, request: pytest.FixtureRequest) -> Path:
     return goldens / "H_full_model" / f"{request.param}_siglip"
 

@@ -1,0 +1,1 @@
+"""Mixtral language models (mixture of experts) for navila."""
