@@ -90,8 +90,9 @@ def build(
         select_layer=root.mm_vision_select_layer,
         select_feature=root.mm_vision_select_feature,
         attn_implementation=attn_implementation,
+        **root.s2_options(),
     )
-    joint = _projector(mm_projector, encoder.hidden_size, language_model.config.hidden_size)
+    joint = _projector(mm_projector, encoder.out_features, language_model.config.hidden_size)
     root.hidden_size, root.mm_hidden_size = joint.out_features, joint.in_features
     model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
     source = {} if llm_folder is None else read_json(llm_folder / "config.json")

@@ -61,6 +61,12 @@ class NavilaConfig(PretrainedConfig):
         super().__init__(**{**given, **defaults})
         self._as_read = {k: v for k, v in given.items() if k not in ("model_type", "transformers_version")}
 
+    def s2_options(self) -> dict[str, Any]:
+        """Options of a vision encoder that sees each image at several scales; none unless `s2` is true."""
+        if not getattr(self, "s2", False):
+            return {}
+        return {key: getattr(self, key, None) for key in ("s2_scales", "s2_max_split_size")}
+
     def to_dict(self) -> dict[str, Any]:
         """Every field, those of the file that transformers does not keep included."""
         live = super().to_dict()

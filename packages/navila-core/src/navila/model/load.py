@@ -75,12 +75,13 @@ def load(
         select_layer=config.mm_vision_select_layer,
         select_feature=config.mm_vision_select_feature,
         attn_implementation=attn_implementation,
+        **config.s2_options(),
     )
 
     mm_projector = load_projector(
         folder / "mm_projector",
         part_config(config.mm_projector_cfg),
-        mm_hidden_size=config.mm_hidden_size or vision_tower.hidden_size,
+        mm_hidden_size=config.mm_hidden_size or vision_tower.out_features,
         hidden_size=config.hidden_size or llm.config.hidden_size,
     )
     model = NavilaForCausalLM(config, llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)

@@ -46,10 +46,11 @@ class NavilaForCausalLM(ConversationalModel):
     ) -> None:
         super().__init__(config)
         width = llm.config.get_text_config().hidden_size
-        if (mm_projector.in_features, mm_projector.out_features) != (vision_tower.hidden_size, width):
+        if (mm_projector.in_features, mm_projector.out_features) != (vision_tower.out_features, width):
             raise ConfigError(
-                f"The projector maps {mm_projector.in_features} to {mm_projector.out_features} channels, but the "
-                f"encoder gives {vision_tower.hidden_size} and the language model takes {width}: choose parts that fit."
+                f"The projector maps {mm_projector.in_features} to {mm_projector.out_features} channels, but "
+                f"the encoder gives {vision_tower.out_features} and the language model takes {width}: choose parts that "
+                "fit."
             )
         self.llm = llm
         self.vision_tower = vision_tower

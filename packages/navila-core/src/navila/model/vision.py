@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from navila.errors import CheckpointError, ConfigError, DataError, NavilaError
 from navila.images import FILE_NAME, ImageProcessor
 from navila.model.location import read_json
+from navila.model.multiscale import Scales
 from navila.model.weights import load_into, read_state_dict, without_init, write_json, write_state_dict
 from navila.registry import one_line
 
@@ -37,6 +38,8 @@ class VisionEncoder(nn.Module, ABC):
         select_layer: int = -2,
         select_feature: str | None = None,
         attn_implementation: str | None = None,
+        s2_scales: str | Iterable[int] | None = None,
+        s2_max_split_size: int | None = None,
     ) -> None:
         """Build with random weights.
 
@@ -47,9 +50,13 @@ class VisionEncoder(nn.Module, ABC):
                 class token. An encoder without a class token keeps every patch whatever is asked (in NaVILA, `patch`
                 cut off the first one).
             attn_implementation: name of an attention of transformers; its default when None.
+            s2_scales: sides in pixels ("384,768") at which each image is seen, cut into tiles of the encoder's size,
+                the features joined by channel (S2, arXiv 2403.13043); the encoder's size alone when None.
+            s2_max_split_size: largest tile in pixels; the encoder's size when None.
 
         Raises:
-            ConfigError: the encoder has no such layer, or `select_feature` is neither of the two.
+            ConfigError: the encoder has no such layer, `select_feature` is neither of the two, or the scales are no
+                tiles of the encoder's size.
         """
         super().__init__()
         self.config = dict(config)
@@ -63,7 +70,10 @@ class VisionEncoder(nn.Module, ABC):
                 f"mm_vision_select_layer is {select_layer}, but the encoder has {self.num_layers} layers: use "
                 f"{-self.num_layers - 1} to {self.num_layers}."
             )
-        self.image_processor = self.default_image_processor()
+        self.scales = None if s2_scales is None else Scales.of(s2_scales, s2_max_split_size, self.image_size)
+        if self.scales and self.has_cls_token and self.select_feature == "cls_patch":
+            raise ConfigError("mm_vision_select_feature is 'cls_patch', but S2 has no class token: use 'patch'.")
+        self._prepare_with(self.default_image_processor())
 
     @abstractmethod
     def build(self, attn_implementation: str | None) -> nn.Module:
@@ -91,7 +101,7 @@ class VisionEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def hidden_size(self) -> int:
-        """Channels C of the features."""
+        """Channels of the hidden states."""
 
     @abstractmethod
     def unused_modules(self) -> list[nn.Module]:
@@ -111,6 +121,19 @@ class VisionEncoder(nn.Module, ABC):
         """How images are prepared when no `preprocessor_config.json` says otherwise."""
         return ImageProcessor.square(self.image_size)
 
+    def _prepare_with(self, processor: ImageProcessor) -> None:
+        self.image_processor = self.scales.processor(processor) if self.scales else processor
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the square images it takes: `image_size`, or the largest scale."""
+        return self.scales.sides[-1] if self.scales else self.image_size
+
+    @property
+    def out_features(self) -> int:
+        """Channels C of the features: `hidden_size` for each scale."""
+        return self.hidden_size * (len(self.scales.sides) if self.scales else 1)
+
     @property
     def used_layers(self) -> int:
         """Layers that run."""
@@ -119,6 +142,8 @@ class VisionEncoder(nn.Module, ABC):
     @property
     def num_tokens(self) -> int:
         """Features T of one image."""
+        if self.scales:
+            return self.num_patches * self.scales.tiles
         return self.num_patches + int(self.has_cls_token and self.select_feature == "cls_patch")
 
     @property
@@ -137,12 +162,17 @@ class VisionEncoder(nn.Module, ABC):
         Raises:
             DataError: the pixels are not of the encoder's size.
         """
-        size = self.image_size
+        size = self.input_size
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
             raise DataError(
                 f"pixel_values have the shape {tuple(pixel_values.shape)}: the encoder takes (N, 3, {size}, {size})."
             )
-        features = self.hidden_states(pixel_values.to(self.device, self.dtype), self.used_layers)
+        pixel_values = pixel_values.to(self.device, self.dtype)
+        return self.scales.encode(pixel_values, self._features) if self.scales else self._features(pixel_values)
+
+    def _features(self, pixel_values: Tensor) -> Tensor:
+        """Those of the selected layer for images of `image_size`."""
+        features = self.hidden_states(pixel_values, self.used_layers)
         return features[:, 1:] if self.has_cls_token and self.select_feature == "patch" else features
 
     def set_trainable(self, trainable: bool) -> None:
@@ -180,7 +210,7 @@ class VisionEncoder(nn.Module, ABC):
         state = {name.removeprefix(prefix): t for name, t in saved.items() if name.startswith(prefix)}
         load_into(encoder.vision_tower, state, folder)
         if cls.needs_processor_file or (folder / FILE_NAME).is_file():
-            encoder.image_processor = ImageProcessor.from_pretrained(folder)
+            encoder._prepare_with(ImageProcessor.from_pretrained(folder))
         return encoder
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
