@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from navila.errors import ConfigError
 from navila.testing import CommandContract
 from navila_data.recording import RecordSettings
-from navila_demo.scratch import record_command
+from navila_demo.scratch import read_steps, record_command
 from navila_train.parse import parse_flags
 
 
@@ -87,3 +88,55 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
     assert done.returncode == 2
     assert sum(line.startswith("Error: ") for line in done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_recipe_that_does_not_end_in_a_training_is_refused(tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    for text in ("steps: []", "steps:\n- record: {output: a}", "steps: 3", "[", "steps:\n- train: {max_steps: 3}"):
+        recipe.write_text(text)
+        with pytest.raises(ConfigError, match="recipe"):
+            read_steps(recipe)
+
+
+MINIATURE = """
+steps:
+  - record: {output: views, what: grounding, episodes: 2, views: 2, image_size: 32, seed: 1}
+  - record: {output: tours, what: tours, level: [0, 1], episodes: 2, max_steps: 4, image_size: 32, seed: 1}
+  - train:
+      output_dir: first
+      llm: {model_type: llama, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2}
+      vision_tower:
+        {model_type: siglip_vision_model, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
+         num_attention_heads: 2, image_size: 32, patch_size: 16}
+      mm_projector: mlp_downsample
+      mm_vision_select_layer: -1
+      tokenizer: words
+      tokenizer_mixture: vln:tours+llava:views
+      conversation: llama_3
+      num_video_frames: 2
+      data_mixture: llava:views
+      share_prefix: true
+      max_steps: 2
+  - train:
+      output_dir: second
+      model_name_or_path: first
+      num_video_frames: 2
+      data_mixture: vln:tours
+      share_prefix: true
+      history_dropout: 0.5
+      max_steps: 2
+"""
+
+
+@pytest.mark.slow  # Five processes with torch, each the command a user would type.
+def test_from_scratch_records_trains_and_shows(tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(MINIATURE)
+    output = tmp_path / "demo"
+    command = [sys.executable, "-m", "navila", "demo", "--from-scratch", "--recipe", str(recipe)]
+    command += ["--episodes", "1", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = output / "from-scratch" / "second"
+    assert (made / "training.json").is_file()
+    assert json.loads((output / "results.json").read_text())["level1"]["model"]["episodes"] == 1

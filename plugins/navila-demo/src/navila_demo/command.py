@@ -23,7 +23,12 @@ import click
     is_flag=True,
     help="First make the checkpoint anew: record houses and train on them (about an hour on two cores; resumable).",
 )
-def demo(output: Path, model: str | None, episodes: int, seed: int, from_scratch: bool) -> None:
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="With --from-scratch: another recipe than the shipped one.",
+)
+def demo(output: Path, model: str | None, episodes: int, seed: int, from_scratch: bool, recipe: Path | None) -> None:
     """Watch a small trained model walk through houses nobody has seen.
 
     A camera and an instruction go in, a vision-language model answers, its answer becomes motion in the simulator, and
@@ -36,5 +41,9 @@ def demo(output: Path, model: str | None, episodes: int, seed: int, from_scratch
 
     if from_scratch and model:
         raise click.UsageError("--from-scratch makes the checkpoint that --model would name: give one of them.")
-    checkpoint = make_checkpoint(output / "from-scratch") if from_scratch else Path(model) if model else None
+    if recipe and not from_scratch:
+        raise click.UsageError("--recipe says how --from-scratch makes the checkpoint: give both.")
+    checkpoint = Path(model) if model else None
+    if from_scratch:
+        checkpoint = make_checkpoint(output / "from-scratch", recipe)
     run_demo(output, checkpoint, episodes=episodes, seed=seed)

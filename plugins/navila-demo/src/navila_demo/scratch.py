@@ -20,13 +20,13 @@ class Stopped(NavilaError):
     exit_code = EXIT_RESUME
 
 
-def make_checkpoint(folder: Path) -> Path:
+def make_checkpoint(folder: Path, recipe: Path | None = None) -> Path:
     """Run every step in `folder` and return the checkpoint of the last training; finished steps are skipped.
 
     Raises:
-        NavilaError: a step failed; it has said why.
+        NavilaError: the recipe is malformed, or a step failed; it has said why.
     """
-    steps = yaml.safe_load((files("navila_demo") / "recipe.yaml").read_text(encoding="utf-8"))["steps"]
+    steps = read_steps(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     for number, step in enumerate(steps, start=1):
         ((kind, settings),) = step.items()
@@ -41,6 +41,29 @@ def make_checkpoint(folder: Path) -> Path:
         if code:
             raise ConfigError(f"Step {number} ({kind}) failed with exit code {code}: see above.")
     return folder / steps[-1]["train"]["output_dir"]
+
+
+def read_steps(recipe: Path | None) -> list[dict[str, dict[str, Any]]]:
+    """The steps of a recipe, the shipped one when None: `[{"record": {…}}, {"train": {…}}, …]`.
+
+    Raises:
+        ConfigError: the file cannot be read, or its steps are no such list ending in a training.
+    """
+    source = recipe or files("navila_demo") / "recipe.yaml"
+    try:
+        steps = yaml.safe_load(source.read_text(encoding="utf-8"))["steps"]
+        kinds = [kind for step in steps for kind in step]
+        named = all(("output_dir" if kind == "train" else "output") in step[kind] for step in steps for kind in step)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"The recipe {source} cannot be read ({error!r}): see the shipped one for its form."
+        ) from None
+    if len(kinds) != len(steps) or set(kinds) - {"record", "train"} or kinds[-1:] != ["train"] or not named:
+        raise ConfigError(
+            f"The recipe {source} must be a list of steps, each a `record` with an output or a `train` with an "
+            "output_dir, the last one a `train`."
+        )
+    return steps
 
 
 def record_command(settings: Mapping[str, Any]) -> list[str]:
