@@ -114,3 +114,10 @@ def test_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be decoded"):
         read_image(tmp_path / "half.jpg")
+
+
+def test_an_image_too_large_to_be_one_is_named(tmp_path: Path) -> None:
+    # A few hundred bytes that claim to be 900 megapixels.
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png cannot be decoded"):
+        read_image(tmp_path / "bomb.png")

@@ -11,10 +11,10 @@ import torch
 from navila.actions import LEGAL_ANSWERS
 from navila.conversation import get_template
 from navila.errors import DataError
-from navila.images import ImageProcessor, process_images
+from navila.images import ImageProcessor, process_images, read_image
 from navila_data.collator import Collator
 from navila_data.failures import Failure, FailureLog
-from navila_data.frames import FrameStore, PixelPipeline, read_image
+from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.mixture import Mixture
 from navila_data.processor import EncodedMixture, Processor
 from navila_data.sample import Sample, Turn

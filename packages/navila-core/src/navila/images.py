@@ -195,7 +195,7 @@ def read_image(path: str | Path) -> Image.Image:
         raise DataError(f"The image {path} does not exist: check the path.") from None
     except UnidentifiedImageError:
         raise DataError(f"{path} is no image, or an empty file: fetch it again.") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"The image {path} cannot be decoded ({error}): fetch it again.") from None
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from navila.errors import DataError
-from navila.images import ImageProcessor, pad_to_square, process_image
+from navila.images import ImageProcessor, pad_to_square, process_image, read_image
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 #: (H, W, 3) uint8, already of the vision tower's size.
 Frame = NDArray[np.uint8]
@@ -53,23 +52,6 @@ class FrameStore:
             _, old = self._frames.popitem(last=False)
             self._bytes -= old.nbytes
         return frame
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode a whole image file as RGB.
-
-    Raises:
-        DataError: the file is missing, truncated or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"Image {path} does not exist: fetch it again or mend the record.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"Image {path} is no image or is empty: fetch it again.") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"Image {path} cannot be decoded ({error}): fetch it again.") from None
 
 
 class PixelPipeline:
