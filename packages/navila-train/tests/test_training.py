@@ -236,6 +236,9 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path):
         recipe.write_text(text)
         with pytest.raises(ConfigError, match=match):
             parse_flags(["--config", str(recipe)])
+    recipe.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ConfigError, match="no text file"):
+        parse_flags(["--config", str(recipe)])
 
 
 @pytest.mark.parametrize(
@@ -245,6 +248,7 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path):
         (["--vision_tower", ""], "--vision_tower"),
         (["--tune_language_model", "False"], "No part is to be trained"),
         (["--data_mixture", "vln:nowhere"], "nowhere"),
+        (["--data_mixture", "r2rr"], "did you mean 'r2r'"),
         (["--on_bad_data", "ignore"], "raise, skip, mask"),
         (["--resume_from_checkpoint", "nowhere"], "no complete checkpoint"),
         (["--conversation", "lama_3"], "llama_3"),
@@ -270,6 +274,11 @@ def test_flags_win_over_the_recipe_and_texts_of_yaml_become_numbers(recipe: Path
     assert arguments.training.tune_vision_tower is True
     assert arguments.training.tune_language_model is None
     assert arguments.model.llm["hidden_size"] == 32  # type: ignore[index]
+
+
+def test_a_switch_needs_no_value(recipe: Path):
+    training = parse_flags(["--config", str(recipe), "--tune_mm_projector", "--tune_language_model", "False"]).training
+    assert (training.tune_mm_projector, training.tune_language_model, training.tune_vision_tower) == (True, False, None)
 
 
 def test_a_trained_policy_acts_while_the_expert_labels(trained: Path, tmp_path: Path):

@@ -65,14 +65,17 @@ def open_item(item: MixtureItem, root: Path | None, options: LoadOptions) -> Dat
     if folder is not None and not folder.is_absolute() and root is not None and not folder.exists():
         folder = root / folder
     name = item.name
+    registry = default_host().registry("dataset")
+    if name:
+        # An unknown name is told before anything about its folder.
+        registry.spec(name)
     if folder is not None:
         if not folder.is_dir():
             raise DataError(f"The data folder {item.folder} does not exist: check the mixture and --data_path.")
         name = name or _manifest_format(folder)
     elif root is None:
         raise ConfigError(f'Dataset "{name}" is looked for below --data_path: set it, or write {name}:FOLDER.')
-    dataset = default_host().registry("dataset").load(name)
-    return dataset.open(name, folder or root, options)
+    return registry.load(name).open(name, folder or root, options)
 
 
 def _manifest_format(folder: Path) -> str:

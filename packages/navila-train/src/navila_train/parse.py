@@ -14,6 +14,7 @@ import yaml
 from navila.errors import ConfigError
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as TrainerArguments
+from transformers.hf_argparser import string_to_bool
 
 from navila_train.arguments import RENAMED, WITHOUT_EFFECT, DataArguments, ModelArguments, TuningArguments
 
@@ -41,6 +42,13 @@ class Arguments:
 
 
 class _Parser(HfArgumentParser):
+    def __init__(self, *kinds: Any) -> None:
+        super().__init__(list(kinds), allow_abbrev=False)  # type: ignore[arg-type]
+        for action in self._actions:
+            # A switch that may also be left undecided: its name alone means yes, as with every other switch.
+            if action.type is string_to_bool and action.nargs is None:
+                action.nargs, action.const = "?", True
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"navila train: {message}; see `navila train --help`.")
 
@@ -54,7 +62,7 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     recipe_path, rest = _take_config(list(flags))
     recipe = _known_only(read_recipe(recipe_path), f"recipe {recipe_path}") if recipe_path else {}
     rest = _flags_known_only(rest)
-    parser = _Parser([ModelArguments, DataArguments, TrainingArguments], allow_abbrev=False)  # type: ignore[arg-type]
+    parser = _Parser(ModelArguments, DataArguments, TrainingArguments)
     parser.set_defaults(**{key: _as_default(value) for key, value in recipe.items()})
     namespace, unknown = parser.parse_known_args(rest)
     if unknown:
@@ -88,6 +96,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Recipe {path} cannot be read ({error.strerror}): check --config.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"Recipe {path} is no text file: check --config.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
