@@ -28,6 +28,7 @@ class ClipEncoder(VisionEncoder):
 
     has_cls_token = True
     weight_prefix = "vision_model."
+    position_table = "embeddings.position_embedding.weight"
     vision_tower: CLIPVisionModel
 
     def build(self, attn_implementation: str | None) -> nn.Module:

@@ -45,6 +45,7 @@ class InternEncoder(VisionEncoder):
 
     has_cls_token = True
     needs_processor_file = False
+    position_table = "embeddings.position_embedding"
     vision_tower: InternVit
 
     def build(self, attn_implementation: str | None) -> nn.Module:

@@ -27,6 +27,7 @@ class SiglipEncoder(VisionEncoder):
     """SigLIP (arXiv 2303.15343): no class token, so every feature is a patch."""
 
     weight_prefix = "vision_model."
+    position_table = "embeddings.position_embedding.weight"
     vision_tower: SiglipVisionModel
 
     def build(self, attn_implementation: str | None) -> nn.Module:

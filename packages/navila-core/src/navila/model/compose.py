@@ -87,11 +87,17 @@ def build(
 
     encoder = _vision_tower(
         vision_tower,
+        root.vision_side(),
         select_layer=root.mm_vision_select_layer,
         select_feature=root.mm_vision_select_feature,
         attn_implementation=attn_implementation,
         **root.s2_options(),
     )
+    if (side := root.vision_side()) is not None and encoder.image_size != side:
+        raise ConfigError(
+            f"vision_resolution is {side}, but the encoder that is built takes {encoder.image_size} pixels: give "
+            "image_size in its config, as only trained encoders are resized."
+        )
     joint = _projector(mm_projector, encoder.out_features, language_model.config.hidden_size)
     root.hidden_size, root.mm_hidden_size = joint.out_features, joint.in_features
     model = NavilaForCausalLM(root, llm=language_model, vision_tower=encoder, mm_projector=joint)
@@ -125,7 +131,7 @@ def _tokenizer(source: Any, backend: type[LLMBackend]) -> Any:
     return copy.deepcopy(source)
 
 
-def _vision_tower(part: Part, **options: Any) -> VisionEncoder:
+def _vision_tower(part: Part, resolution: int | None, **options: Any) -> VisionEncoder:
     if isinstance(part, Mapping):
         return vision_encoder(_type_of(part, "model_type", "vision_tower"))(part, **options)
     if not Path(part).is_dir() and str(part) in default_host().registry("vision-encoder"):
@@ -134,7 +140,7 @@ def _vision_tower(part: Part, **options: Any) -> VisionEncoder:
         _log.warning("%s gets random weights: for trained ones, give its folder or Hub id as vision_tower.", spec.name)
         return encoder_class(encoder_class.default_config(spec.name), **options)
     folder = checkpoint_folder(part)
-    return vision_encoder(model_type_of(folder, None)).from_pretrained(folder, **options)
+    return vision_encoder(model_type_of(folder, None)).from_pretrained(folder, image_size=resolution, **options)
 
 
 def _projector(part: Part, in_features: int, out_features: int) -> Projector:

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
 
+from navila.errors import ConfigError
+
 _DEFAULTS: dict[str, Any] = {
     "llm_cfg": None,
     "vision_tower_cfg": None,
@@ -60,6 +62,19 @@ class NavilaConfig(PretrainedConfig):
         self._as_read: dict[str, Any] = {}
         super().__init__(**{**given, **defaults})
         self._as_read = {k: v for k, v in given.items() if k not in ("model_type", "transformers_version")}
+
+    def vision_side(self) -> int | None:
+        """Pixels that `vision_resolution` asks a trained vision encoder to be resized to; None and -1 ask nothing.
+
+        Raises:
+            ConfigError: it is no positive number.
+        """
+        side = getattr(self, "vision_resolution", None)
+        if side in (None, -1):
+            return None
+        if type(side) is not int or side < 1:
+            raise ConfigError(f"vision_resolution is {side!r}: give a number of pixels, or -1 for the encoder's own.")
+        return side
 
     def s2_options(self) -> dict[str, Any]:
         """Options of a vision encoder that sees each image at several scales; none unless `s2` is true."""

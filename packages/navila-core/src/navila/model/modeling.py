@@ -49,8 +49,8 @@ class NavilaForCausalLM(ConversationalModel):
         if (mm_projector.in_features, mm_projector.out_features) != (vision_tower.out_features, width):
             raise ConfigError(
                 f"The projector maps {mm_projector.in_features} to {mm_projector.out_features} channels, but "
-                f"the encoder gives {vision_tower.out_features} and the language model takes {width}: choose parts that "
-                "fit."
+                f"the encoder gives {vision_tower.out_features} and the language model takes {width}: choose parts "
+                "that fit."
             )
         self.llm = llm
         self.vision_tower = vision_tower

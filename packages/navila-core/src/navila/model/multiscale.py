@@ -64,13 +64,37 @@ class Scales:
 
     def processor(self, processor: ImageProcessor) -> ImageProcessor:
         """A processor that prepares images at the largest scale."""
-        side = self.sides[-1]
-        raw: dict[str, Any] = dict(processor.raw)
-        if raw.get("size") is not None:
-            raw["size"] = _resized(raw["size"], side)
-        if raw.get("crop_size") is not None:
-            raw["crop_size"] = _resized(raw["crop_size"], side)
-        return ImageProcessor.from_dict(raw)
+        return at_size(processor, self.sides[-1])
+
+
+def at_size(processor: ImageProcessor, side: int) -> ImageProcessor:
+    """A processor that prepares images of `side` x `side` pixels, in every other way alike."""
+    raw: dict[str, Any] = dict(processor.raw)
+    for key in ("size", "crop_size"):
+        if raw.get(key) is not None:
+            raw[key] = _resized(raw[key], side)
+    return ImageProcessor.from_dict(raw)
+
+
+def resize_positions(table: Tensor, positions: int, prefix: int) -> Tensor:
+    """A table of learned positions (…, prefix + P, C) for a grid of another size, (…, positions, C).
+
+    The grid is resized in two dimensions by bicubic interpolation in float32; the first `prefix` rows, of a class
+    token, stay. The original interpolated the flattened grid in one dimension, which left zeros where positions
+    coincide.
+
+    Raises:
+        ConfigError: one of the two is no square grid.
+    """
+    old, new = math.isqrt(table.shape[-2] - prefix), math.isqrt(positions - prefix)
+    if old**2 != table.shape[-2] - prefix or new**2 != positions - prefix:
+        raise ConfigError(
+            f"A table of {table.shape[-2]} positions cannot become one of {positions}: only square grids are resized."
+        )
+    first, rows = table[..., :prefix, :], table[..., prefix:, :]
+    grid = rows.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    resized = interpolate(grid, size=(new, new), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+    return torch.cat([first, resized.reshape(*rows.shape[:-2], new * new, -1).to(rows.dtype)], dim=-2)
 
 
 def _resized(size: Any, side: int) -> Any:

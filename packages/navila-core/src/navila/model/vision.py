@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from navila.errors import CheckpointError, ConfigError, DataError, NavilaError
 from navila.images import FILE_NAME, ImageProcessor
 from navila.model.location import read_json
-from navila.model.multiscale import Scales
+from navila.model.multiscale import Scales, at_size, resize_positions
 from navila.model.weights import load_into, read_state_dict, without_init, write_json, write_state_dict
 from navila.registry import one_line
 
@@ -26,6 +26,8 @@ class VisionEncoder(nn.Module, ABC):
 
     has_cls_token: bool = False
     """Whether the hidden states begin with a class token; `build` may set it from the config."""
+    position_table: ClassVar[str] = ""
+    """Name in `self.vision_tower` of the learned positions, so that other image sizes can be had; none when empty."""
     needs_processor_file: ClassVar[bool] = True
     """Whether a folder without `preprocessor_config.json` is partial; else it means the default image processor."""
     weight_prefix: ClassVar[str] = ""
@@ -187,14 +189,27 @@ class VisionEncoder(nn.Module, ABC):
         return dict(config)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, config: Mapping[str, Any] | None = None, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        config: Mapping[str, Any] | None = None,
+        *,
+        image_size: int | None = None,
+        **options: Any,
+    ) -> Self:
         """Load from a folder with `config.json`, weights and `preprocessor_config.json`; options as in `__init__`.
+
+        With `image_size` the encoder takes images of that many pixels: its table of positions is resized.
 
         Raises:
             CheckpointError: a file or tensor is missing, corrupt or of another shape, or the config makes no sense.
         """
         folder = Path(folder)
         described = cls.select_config(config or read_json(folder / "config.json"))
+        if image_size is not None:
+            if not cls.position_table:
+                raise ConfigError(f"{cls.__name__} has no table of positions to resize: leave vision_resolution out.")
+            described["image_size"] = image_size
         try:
             with without_init():
                 encoder = cls(described, **options)
@@ -208,9 +223,14 @@ class VisionEncoder(nn.Module, ABC):
         prefix = cls.weight_prefix
         saved = read_state_dict(folder)
         state = {name.removeprefix(prefix): t for name, t in saved.items() if name.startswith(prefix)}
+        table = cls.position_table
+        if image_size is not None and table in state:
+            rows = encoder.vision_tower.state_dict()[table].shape[-2]
+            state[table] = resize_positions(state[table], rows, prefix=int(encoder.has_cls_token))
         load_into(encoder.vision_tower, state, folder)
         if cls.needs_processor_file or (folder / FILE_NAME).is_file():
-            encoder._prepare_with(ImageProcessor.from_pretrained(folder))
+            processor = ImageProcessor.from_pretrained(folder)
+            encoder._prepare_with(processor if image_size is None else at_size(processor, image_size))
         return encoder
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
