@@ -264,7 +264,10 @@ def test_every_kind_has_a_list_that_is_a_table_or_json(capsys: pytest.CaptureFix
         "command",
     ):
         assert main([command, "list", "--no-plugins"]) == 0
-        assert capsys.readouterr().out.startswith("NAME")
+        listed = capsys.readouterr().out
+        assert listed.startswith("NAME")
+        assert main([command, "--no-plugins"]) == 0
+        assert capsys.readouterr().out == listed
         assert main([command, "list", "--json", "--no-plugins"]) == 0
         assert isinstance(json.loads(capsys.readouterr().out), list)
     assert main(["conversation", "info", "hermes-2", "--json"]) == 0

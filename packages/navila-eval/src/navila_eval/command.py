@@ -38,7 +38,9 @@ class Interrupted(NavilaError):
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of procedural episodes and of random agents."
 )
-@click.option("-c", "--conv-mode", help="Conversation template; the checkpoint's own by default.")
+@click.option(
+    "-c", "--conversation", "--conv-mode", "conv_mode", help="Conversation template; the checkpoint's own by default."
+)
 @click.option(
     "--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's own by default."
 )

@@ -15,10 +15,21 @@ from navila.registry import Entry, missing_requirements
 
 
 def _group(kind: Kind) -> click.Group:
-    group = click.Group(name=kind.command, help=f"List and describe the installed {kind.label}s.")
+    json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+    @click.group(
+        name=kind.command,
+        help=f"List and describe the installed {kind.label}s; without a command, list them.",
+        invoke_without_command=True,
+    )
+    @json_option
+    @click.pass_context
+    def group(ctx: click.Context, as_json: bool) -> None:
+        if ctx.invoked_subcommand is None:
+            ctx.invoke(list_, as_json=as_json)
 
     @group.command("list")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @json_option
     def list_(as_json: bool) -> None:
         """Names, summaries and owners; imports none of them."""
         registry = default_host().registry(kind.name)
@@ -33,7 +44,7 @@ def _group(kind: Kind) -> click.Group:
 
     @group.command("info")
     @click.argument("name")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @json_option
     def info(name: str, as_json: bool) -> None:
         """All that is declared about one of them, without importing it."""
         described = facts(default_host().registry(kind.name).entry(name))

@@ -29,7 +29,13 @@ _FILE = click.Path(path_type=Path)
     "--top-p", type=click.FloatRange(min=0, max=1), default=1.0, show_default=True, help="Nucleus of sampling."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
-@click.option("--template", metavar="NAME", help="Conversation template; the checkpoint's by default.")
+@click.option(
+    "--conversation",
+    "--template",
+    "template",
+    metavar="NAME",
+    help="Conversation template; the checkpoint's by default.",
+)
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default.")
 @click.option(
     "--dtype", metavar="NAME", help="float16, bfloat16 or float32; float16 on a GPU, else float32, by default."

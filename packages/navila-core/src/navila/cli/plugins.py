@@ -59,7 +59,7 @@ def list_(as_json: bool) -> None:
         click.echo(table(header, [(row["name"], row["dist"], row["version"], row["summary"]) for row in rows]))
 
 
-@plugins.command()
+@plugins.command(short_help="What the metadata of one plugin say.")
 @click.argument("name")
 @json_option
 def info(name: str, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def info(name: str, as_json: bool) -> None:
         click.echo("\n".join(f"{key + ':':<10}{value}" for key, value in plugin.items() if value))
 
 
-@plugins.command()
+@plugins.command(short_help="Import everything of one distribution and check it.")
 @click.argument("dist")
 @json_option
 @click.pass_context
@@ -115,7 +115,7 @@ def check(ctx: click.Context, dist: str, as_json: bool) -> None:
         ctx.exit(1)
 
 
-@plugins.command()
+@plugins.command(short_help="What is broken, claimed twice or missing.")
 @json_option
 def doctor(as_json: bool) -> None:
     """Broken plugins, names claimed twice, missing packages and versions."""
