@@ -121,6 +121,21 @@ def test_a_killed_recording_resumes_to_the_same_bytes(tmp_path: Path):
     assert (folder / "dataset.json").stat().st_mtime_ns == before, "a finished recording is left alone"
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
+    folder = tmp_path / "stopped"
+    command = [sys.executable, "-m", "navila", "data", "record", "--episodes", "500", "--output", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("parts/*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
+    assert list(folder.glob("parts/*.jsonl"))
+
+
 def test_more_episodes_begin_with_the_same_ones():
     longer = RecordSettings(episodes=9, episodes_per_house=2, seed=3)
     assert [task.seed for task in tasks(longer)][:2] == [task.seed for task in tasks(SETTINGS)][:2]

@@ -14,6 +14,12 @@ class NavilaError(Exception):
     exit_code: int = EXIT_USAGE
 
 
+class Interrupted(NavilaError):
+    """A long job was stopped early; the same command goes on with it."""
+
+    exit_code = EXIT_RESUME
+
+
 class UnknownComponentError(NavilaError):
     """No installed plugin offers a component of that name."""
 

@@ -114,4 +114,3 @@ class CallbackSpec(ComponentSpec):
 @dataclass(frozen=True, kw_only=True)
 class CommandSpec(ComponentSpec):
     """A sub-command of `navila`; `target` names a `click.Command`, imported when the command is invoked."""
-

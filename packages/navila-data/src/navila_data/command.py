@@ -50,6 +50,7 @@ def record(output: Path, workers: int, **settings: Any) -> None:
     views in LLaVA's (`--data_mixture llava:OUTPUT`). An interrupted recording goes on when the same
     command is run again.
     """
+    from navila.errors import Interrupted
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -72,7 +73,13 @@ def record(output: Path, workers: int, **settings: Any) -> None:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         row = bar.add_task("episodes", total=chosen.episodes)
-        manifest = recording.record(
-            chosen, output, workers=workers, progress=lambda done, total: bar.update(row, completed=done, total=total)
-        )
+        try:
+            manifest = recording.record(
+                chosen,
+                output,
+                workers=workers,
+                progress=lambda done, total: bar.update(row, completed=done, total=total),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted("Stopped; finished houses are kept: run the same command again to go on.") from None
     click.echo(f"{manifest['records']} records of {manifest['episodes']} episodes in {output}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from navila.errors import EXIT_RESUME, ConfigError, NavilaError
+from navila.errors import ConfigError, Interrupted
 from navila.plugins import default_host
 
 if TYPE_CHECKING:
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 
 #: Exit code when a task failed or some of its samples did.
 EXIT_FAILED = 1
-
-
-class Interrupted(NavilaError):
-    """Stopped by the user; the same command goes on from there."""
-
-    exit_code = EXIT_RESUME
 
 
 @click.command(name="eval")

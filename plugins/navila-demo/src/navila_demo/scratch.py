@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from navila.errors import EXIT_RESUME, ConfigError, NavilaError
-
-
-class Stopped(NavilaError):
-    """A step was stopped early; running the demonstration again goes on with it."""
-
-    exit_code = EXIT_RESUME
+from navila.errors import EXIT_RESUME, ConfigError, Interrupted
 
 
 def make_checkpoint(folder: Path, recipe: Path | None = None) -> Path:
@@ -37,7 +31,7 @@ def make_checkpoint(folder: Path, recipe: Path | None = None) -> Path:
             [sys.executable, "-m", "navila", *command], cwd=folder, env=environment, check=False
         ).returncode
         if code == EXIT_RESUME:
-            raise Stopped(f"Step {number} was stopped early: run the same command again to go on.")
+            raise Interrupted(f"Step {number} was stopped early: run the same command again to go on.")
         if code:
             raise ConfigError(f"Step {number} ({kind}) failed with exit code {code}: see above.")
     return folder / steps[-1]["train"]["output_dir"]

@@ -10,8 +10,8 @@ from navila.simulation import Embodiment, Position, Rotation
 from navila_sim_mesh.navigation import FloorGrid
 
 STOP, FORWARD, LEFT, RIGHT = 0, 1, 2, 3
-#: Share of a turn the follower may be off its way before it turns. At one half, who turns ends up as far off to the other
-#: side: a model that learns from it and errs by a degree turns to and fro for ever.
+#: Share of a turn the follower may be off its way before it turns. At one half, who turns ends up as far off to the
+#: other side: a model that learns from it and errs by a degree turns to and fro for ever.
 HEADING_TOLERANCE = 0.75
 
 

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except ModuleNotFoundError as error:
         # Core can be installed without what models need; a command finds out when it runs.
+        if _interrupted(error):
+            return EXIT_INTERRUPTED
         missing = missing_extra(error, "This command")
         if missing is None:
             raise
@@ -101,6 +103,15 @@ def _absolute(choice: str) -> str:
     return choice
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C lies behind an error, e.g. of a library that was interrupted while it was imported."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _run(arguments: list[str]) -> int:
     import click
 
@@ -113,7 +124,7 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except click.Abort as error:
-        if isinstance(error.__context__, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+        if _interrupted(error):
             return EXIT_INTERRUPTED
         print("Aborted!", file=sys.stderr)
         return 1
