@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from navila.actions import FORWARD, LEFT, RIGHT, STOP, Action, answer_for_primitives, parse
+from navila.actions import FORWARD, LEFT, LEGAL_ANSWERS, RIGHT, STOP, Action, answer_for_primitives, parse
 from navila.errors import DataError
 from navila.simulation import Episode, Observation, Simulator
 
@@ -140,7 +140,7 @@ def wrong_instruction(seed: int = 0) -> Callable[[Episode], str]:
 
 
 class RandomAgent(Agent[random.Random]):
-    """Draws each primitive: stop 2 %, forward 68 %, left and right 15 % each (VLN-CE's random baseline)."""
+    """Draws one of the model's ten answers at every decision, each as likely as the others."""
 
     name = "random"
     needs_images = False
@@ -150,6 +150,15 @@ class RandomAgent(Agent[random.Random]):
 
     def begin(self, episode: Episode, simulator: Simulator) -> random.Random:
         return random.Random(f"random-agent:{self.seed}:{episode.episode_id}")
+
+    def act(self, states: Sequence[random.Random], observations: Sequence[Observation]) -> list[Action]:
+        return [parse(state.choice(LEGAL_ANSWERS)) for state in states]
+
+
+class ForwardRandomAgent(RandomAgent):
+    """VLN-CE's random baseline: at every primitive stop 2 %, forward 68 %, left and right 15 % each."""
+
+    name = "random-vln-ce"
 
     def act(self, states: Sequence[random.Random], observations: Sequence[Observation]) -> list[Action]:
         draws = [state.choices((STOP, FORWARD, LEFT, RIGHT), (0.02, 0.68, 0.15, 0.15))[0] for state in states]

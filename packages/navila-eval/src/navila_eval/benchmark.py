@@ -27,7 +27,7 @@ class Request:
     identity: Mapping[str, Any]
     """What identifies the agent in `run.json`: model path and digest, conversation template, frames."""
     agent: str = "model"
-    """`model`, `wrong-instruction`, `random` or `expert`."""
+    """`model`, `wrong-instruction`, `random`, `random-vln-ce` or `expert`."""
     decoding: Literal["free", "grammar"] = "free"
     num_frames: int | None = None
     limit: int | None = None

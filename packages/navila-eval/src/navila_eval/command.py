@@ -47,7 +47,7 @@ EXIT_FAILED = 1
 )
 @click.option(
     "--agent",
-    type=click.Choice(("model", "wrong-instruction", "random", "expert")),
+    type=click.Choice(("model", "wrong-instruction", "random", "random-vln-ce", "expert")),
     default="model",
     show_default=True,
     help="Who acts in navigation; random and expert need no model.",

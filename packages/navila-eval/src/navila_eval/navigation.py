@@ -12,7 +12,7 @@ from typing import Any
 from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Simulator
 
-from navila_eval.agents import Agent, ExpertAgent, ModelAgent, RandomAgent, wrong_instruction
+from navila_eval.agents import Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent, wrong_instruction
 from navila_eval.benchmark import Benchmark, Request, Results
 from navila_eval.closed_loop import run_episodes
 from navila_eval.jsonl import strict
@@ -25,7 +25,7 @@ from navila_eval.statistics import bootstrap_ci
 from navila_eval.walk import Record, measures, score
 
 #: Agents `navila eval --agent` offers.
-AGENTS = ("model", "wrong-instruction", "random", "expert")
+AGENTS = ("model", "wrong-instruction", "random", "random-vln-ce", "expert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,8 @@ def make_agent(request: Request, success_distance: Callable[[Episode], float]) -
     """
     if request.agent == "random":
         return RandomAgent(request.seed)
+    if request.agent == "random-vln-ce":
+        return ForwardRandomAgent(request.seed)
     if request.agent == "expert":
         return ExpertAgent(success_distance)
     if request.agent not in AGENTS:
