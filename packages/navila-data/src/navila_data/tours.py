@@ -13,8 +13,8 @@ import numpy as np
 from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
 from navila.simulation import Episode, Landmark, ProceduralSimulator
 
-from navila_data.recording import Recorder, RecordSettings, SaveImage
-from navila_data.walks import load_navigator
+from navila_data.recording import SaveImage
+from navila_data.walks import WalkRecorder
 
 #: Share of the image from which a landmark counts as seen.
 SEEN = 0.002
@@ -24,14 +24,8 @@ SEARCH = (LEFT,) * MAX_RUN
 UNSEEN_SHARE = 0.2
 
 
-class TourRecorder(Recorder):
-    """Records `{"video_id", "frames", "q", "a"}` in NaVILA-Dataset's format, several records a point."""
-
-    folder = "train"
-
-    def __init__(self, settings: RecordSettings) -> None:
-        self.settings = settings
-        self.navigator = None if settings.policy == "expert" else load_navigator(settings.policy)
+class TourRecorder(WalkRecorder):
+    """Records several `{"video_id", "frames", "q", "a"}` a point, one a landmark of the room."""
 
     def records(
         self, sim: ProceduralSimulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
@@ -45,9 +39,9 @@ class TourRecorder(Recorder):
         target = ""
         pending: list[int] = []
         for number in range(self.settings.max_steps):
-            tasks = {name: sim.retarget(episode, name, seed=int(generator.integers(2**31))) for name in names}
+            tasks = {mark: sim.retarget(episode, mark, seed=int(generator.integers(2**31))) for mark in names}
             marks = {mark.name: mark for mark in sim.landmarks()}
-            runs = {name: labels(sim, marks[name], tasks[name], radius) for name in names}
+            runs = {landmark: labels(sim, marks[landmark], task, radius) for landmark, task in tasks.items()}
             frames.append(save(f"frame_{number}", observation.rgb))
             for landmark, run in runs.items():
                 if run != SEARCH or generator.random() < UNSEEN_SHARE:
