@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from navila.errors import DataError
+from navila.files import write_atomically
 from navila.simulation import Episode, Position, Rotation
 
 _KNOWN_KEYS = frozenset(
@@ -263,7 +264,4 @@ def _dump(path: Path, document: Any) -> None:
     data = json.dumps(document, ensure_ascii=False).encode()
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_atomically(path, data)

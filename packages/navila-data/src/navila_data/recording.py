@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from navila.errors import ConfigError, DataError, NavilaError
+from navila.files import write_atomically
 from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode, ProceduralSimulator
 
@@ -201,7 +201,7 @@ def _claim(settings: RecordSettings, output: Path) -> None:
     elif output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty and holds no recording to resume: choose another --output.")
     (output / PARTS).mkdir(parents=True, exist_ok=True)
-    _write_atomically(output / SETTINGS, json.dumps(_plain(settings), indent=2) + "\n")
+    write_atomically(output / SETTINGS, json.dumps(_plain(settings), indent=2) + "\n")
 
 
 def _require_same(settings: RecordSettings, recorded: Any, output: Path) -> None:
@@ -288,7 +288,7 @@ def _work(settings: RecordSettings, output: Path, todo: list[HouseTask]) -> Iter
                 generator = np.random.default_rng([settings.seed, number])
                 records = recorder.records(sim, episode, str(number), generator, _saver(folder, settings.image_format))
                 lines += [json.dumps(entry, ensure_ascii=False) + "\n" for entry in records]
-            _write_atomically(_part(output, task.number), "".join(lines))
+            write_atomically(_part(output, task.number), "".join(lines))
             yield len(task.episodes)
     finally:
         sim.close()
@@ -342,7 +342,7 @@ def _assemble(settings: RecordSettings, output: Path) -> dict[str, Any]:
         "settings": _plain(settings),
         "versions": {"navila-data": version("navila-data"), **default_host().provenance()},
     }
-    _write_atomically(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_atomically(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(output / PARTS)
     (output / SETTINGS).unlink()
     return manifest
@@ -361,10 +361,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise DataError(f"{path} is not valid JSON: delete the folder and record it again.") from None
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is either absent or whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

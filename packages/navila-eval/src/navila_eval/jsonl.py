@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from navila.errors import DataError
+from navila.files import write_atomically
 
 
 def strict(value: Any) -> Any:
@@ -40,26 +40,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file so that it is either absent or complete, whatever happens."""
-    write_text(path, dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file by way of a temporary one beside it, synced and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; results are for everyone the folder is for.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

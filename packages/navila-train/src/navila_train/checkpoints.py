@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from navila.errors import CheckpointError
+from navila.files import write_atomically
 
 #: Written into the output folder last of all.
 MARKER = "training.json"
@@ -26,9 +27,7 @@ def finished(output: Path) -> Mapping[str, Any] | None:
 
 def mark_finished(output: Path, facts: Mapping[str, Any]) -> None:
     """Write the completion marker."""
-    temporary = output / f".{MARKER}.partial"
-    temporary.write_text(json.dumps({"complete": True, **facts}, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.replace(output / MARKER)
+    write_atomically(output / MARKER, json.dumps({"complete": True, **facts}, indent=2, default=str) + "\n")
 
 
 def is_whole(checkpoint: Path) -> bool:

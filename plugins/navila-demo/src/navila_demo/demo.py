@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -15,6 +13,7 @@ from navila.errors import PluginError
 from navila.plugins import default_host
 from navila_eval.agents import Agent, ExpertAgent, ModelAgent, RandomAgent, wrong_instruction
 from navila_eval.benchmark import Results
+from navila_eval.jsonl import write_json
 from navila_eval.manifest import checkpoint_digest
 from navila_eval.navigation import NavigationBenchmark, NavigationTask, evaluate_agent
 from navila_eval.navigation_report import ReportSection, write_report
@@ -93,7 +92,8 @@ def run_demo(output: Path, checkpoint: Path | None, *, episodes: int, seed: int)
         ],
         title="navila demo",
     )
-    _write_last(output / "results.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    # Last: it marks the demonstration complete.
+    write_json(output / "results.json", summary)
     console.print(f"{output / 'results.json'}\n{output / 'report.html'}", soft_wrap=True, markup=False)
     console.print(f"done in {time.monotonic() - started:.0f} s; open the report in a browser to watch the walks")
     return summary
@@ -115,10 +115,3 @@ def _figures(run: Results) -> dict[str, float | int | None]:
 
 def _shown(checkpoint: Path) -> str:
     return "that ships with navila-demo" if checkpoint == shipped_checkpoint() else str(checkpoint)
-
-
-def _write_last(path: Path, text: str) -> None:
-    """Write what marks the demonstration complete, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
