@@ -30,6 +30,7 @@ COMMANDS = {
     "eval --help": 260,
     "data --help": 260,
     "infer --help": 260,
+    "model --help": 260,
     "demo --help": 260,
 }
 

@@ -29,5 +29,6 @@ class Subcommands(click.Group):
         """Write names and summaries without importing a command."""
         rows = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
         rows |= {name: summary for name, (_, summary) in self._targets.items()}
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(rows.items()))
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(sorted(rows.items()))

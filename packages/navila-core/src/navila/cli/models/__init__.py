@@ -1,0 +1,1 @@
+"""The commands of `navila model`, one module each."""
