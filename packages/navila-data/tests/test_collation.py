@@ -122,10 +122,10 @@ def test_the_frame_store_keeps_its_bound(walk: Path):
     paths = sorted((walk / "train" / "0").iterdir())[:4]
     decoded.clear()
     for path in (*paths[:3], *paths[:3]):
-        store.get(path)
+        store.load([path])
     assert len(decoded) == 3
-    store.get(paths[3])
-    store.get(paths[0])
+    store.load([paths[3]])
+    store.load([paths[0]])
     assert len(decoded) == 5, "the oldest frame made room for the fourth"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,21 +182,22 @@ def process_images(
     return np.stack(arrays) if arrays else np.zeros((0, 3, *reversed(processor.target_size)), np.float32)
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Decode a whole image file as RGB.
+def read_image(path: str | Path | BinaryIO) -> Image.Image:
+    """Decode a whole image file, or an open one, as RGB.
 
     Raises:
         DataError: the file is missing, truncated or no image.
     """
+    name = path if isinstance(path, str | Path) else getattr(path, "name", "The open file")
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise DataError(f"The image {path} does not exist: check the path.") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no image, or an empty file: fetch it again.") from None
+        raise DataError(f"{name} is no image, or an empty file: fetch it again.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"The image {path} cannot be decoded ({error}): fetch it again.") from None
+        raise DataError(f"The image {name} cannot be decoded ({error}): fetch it again.") from None
 
 
 def resize(image: Image.Image, size: tuple[int, int], resample: int = Image.Resampling.BICUBIC) -> Image.Image:

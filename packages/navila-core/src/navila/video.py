@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image
 
@@ -57,33 +57,38 @@ def read_video(path: str | Path, num_frames: int) -> list[Image.Image]:
         return _decode(container, stream, index, rounded_uniform_indices(len(index), num_frames), path)
 
 
-def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
-    """The frames of a video file at these positions, counted from 0 in the order they are shown.
+def read_frames(path: str | Path | BinaryIO, indices: Sequence[int]) -> list[Image.Image]:
+    """The frames of a video file, or of an open one, at these positions, counted from 0 in the order they are shown.
 
     Raises:
         DataError: the file is missing or cannot be decoded, or has no such frame.
     """
-    path = Path(path)
+    name = _name(path)
     with _opened(path) as container:
-        stream, index = _video_stream(container, path)
-        return _decode(container, stream, index, indices, path)
+        stream, index = _video_stream(container, name)
+        return _decode(container, stream, index, indices, name)
 
 
-def frame_index(path: str | Path) -> FrameIndex:
+def frame_index(path: str | Path | BinaryIO) -> FrameIndex:
     """Index a video file without decoding it; raises as `read_frames`."""
-    path = Path(path)
     with _opened(path) as container:
-        return _video_stream(container, path)[1]
+        return _video_stream(container, _name(path))[1]
 
 
-def _opened(path: Path) -> InputContainer:
+def _name(video: str | Path | BinaryIO) -> Path:
+    """What messages call a video."""
+    return Path(video if isinstance(video, str | Path) else getattr(video, "name", "the open video"))
+
+
+def _opened(video: str | Path | BinaryIO) -> InputContainer:
     import av
     from av.error import FFmpegError
 
-    if not path.is_file():
+    path = _name(video)
+    if isinstance(video, str | Path) and not path.is_file():
         raise DataError(f"The video {path} does not exist: check the path.")
     try:
-        return av.open(str(path))
+        return av.open(str(path) if isinstance(video, str | Path) else video, "r")
     except FFmpegError as error:
         raise DataError(f"{path} is no video that can be read ({error.strerror}): fetch it again.") from None
 

@@ -12,7 +12,8 @@ from navila.errors import DataError
 from numpy.typing import NDArray
 
 from navila_data.failures import Failure, FailureLog
-from navila_data.frames import FrameStore
+from navila_data.frames import Frame, FrameStore
+from navila_data.media import Medium
 from navila_data.processor import Encoded, masked
 
 
@@ -54,31 +55,34 @@ class Collator:
         self.share_prefix = share_prefix
 
     def __call__(self, items: Sequence[Encoded | Failure]) -> dict[str, torch.Tensor]:
-        rows = [row for item in items if (row := self._checked(item)) is not None]
+        shown: dict[Medium | None, Frame] = {}
+        rows = [row for item in items if (row := self._checked(item, shown)) is not None]
         if not rows:
             # A batch must exist on every rank: a short row without labels adds nothing to the loss.
             pad = (self.pad_token_id,)
             rows = [Encoded(input_ids=pad, labels=(IGNORE_INDEX,), media=(), where="empty batch")]
         families = by_media(rows) if self.share_prefix else [[row] for row in rows]
         batch = self._pad([Row.of(family) for family in families], branches=self.share_prefix)
-        media = [path for family in families for path in family[0].media]
+        media = [medium for family in families for medium in family[0].media]
         if media:
-            unique = {path: number for number, path in enumerate(dict.fromkeys(media))}
-            batch["pixel_values"] = self.normalise(np.stack([self.frames.get(path) for path in unique]))
-            batch["image_index"] = torch.tensor([unique[path] for path in media])
+            unique = {medium: number for number, medium in enumerate(dict.fromkeys(media))}
+            batch["pixel_values"] = self.normalise(np.stack([shown[medium] for medium in unique]))
+            batch["image_index"] = torch.tensor([unique[medium] for medium in media])
         return batch
 
-    def _checked(self, item: Encoded | Failure) -> Encoded | None:
-        """The sample if all its frames can be read, else what the policy makes of it."""
+    def _checked(self, item: Encoded | Failure, shown: dict[Medium | None, Frame]) -> Encoded | None:
+        """The sample if all its frames can be read, which are put into `shown`, else what the policy makes of it."""
         if isinstance(item, Failure):
             self.failures.note(item)
             return None
         try:
-            for path in item.media:
-                self.frames.get(path)
+            shown.update(self.frames.load(medium for medium in item.media if medium not in shown))
         except DataError as error:
             self.failures.note(Failure(item.where, str(error)))
-            return masked(item) if self.failures.policy == "mask" else None
+            if self.failures.policy != "mask":
+                return None
+            item = masked(item)
+            shown.update(self.frames.load(item.media))
         return item
 
     def _pad(self, rows: Sequence[Row], *, branches: bool) -> dict[str, torch.Tensor]:

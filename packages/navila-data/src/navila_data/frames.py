@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from navila.images import ImageProcessor, pad_to_square, process_image, read_image
+from navila.video import read_frames
 from numpy.typing import NDArray
 from PIL import Image
+
+from navila_data.media import Medium, TarMember, VideoFrame, open_file
 
 #: (H, W, 3) uint8, already of the vision tower's size.
 Frame = NDArray[np.uint8]
 
 
 class FrameStore:
-    """Reads image files, resizes them for the vision tower and keeps the latest ones, up to `max_bytes`."""
+    """Decodes media, resizes them for the vision tower and keeps the latest ones, up to `max_bytes`."""
 
     def __init__(self, resize: Callable[[Image.Image], Frame], *, max_bytes: int = 1 << 30) -> None:
         """Prepare to read frames.
@@ -30,28 +33,58 @@ class FrameStore:
         self._resize = resize
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._frames: OrderedDict[Path | None, Frame] = OrderedDict()
+        self._frames: OrderedDict[Medium, Frame] = OrderedDict()
         self._black = resize(Image.new("RGB", (448, 448)))
 
-    def get(self, path: Path | None) -> Frame:
-        """The resized frame of a file, black for None.
+    def load(self, media: Iterable[Medium | None]) -> dict[Medium | None, Frame]:
+        """The resized frame of each distinct medium, black for None; a video is opened once for all its frames.
 
         Raises:
-            DataError: the file is missing, truncated or no image.
+            DataError: a medium is missing, truncated or cannot be decoded.
         """
-        if path is None:
-            return self._black
-        frame = self._frames.get(path)
-        if frame is not None:
-            self._frames.move_to_end(path)
-            return frame
-        frame = self._resize(read_image(path))
-        self._frames[path] = frame
+        found: dict[Medium | None, Frame] = {}
+        of_videos: dict[Path | TarMember, list[int]] = {}
+        for medium in media:
+            if medium in found:
+                continue
+            if medium is None:
+                found[medium] = self._black
+            elif medium in self._frames:
+                self._frames.move_to_end(medium)
+                found[medium] = self._frames[medium]
+            elif isinstance(medium, VideoFrame):
+                of_videos.setdefault(medium.video, []).append(medium.index)
+            else:
+                found[medium] = self._keep(medium, _read_image(medium))
+        for video, indices in of_videos.items():
+            wanted = sorted(set(indices))
+            for index, image in zip(wanted, _read_frames(video, wanted), strict=True):
+                frame = VideoFrame(video, index)
+                found[frame] = self._keep(frame, image)
+        return found
+
+    def _keep(self, medium: Medium, image: Image.Image) -> Frame:
+        frame = self._resize(image)
+        self._frames[medium] = frame
         self._bytes += frame.nbytes
         while self._bytes > self._max_bytes and len(self._frames) > 1:
             _, old = self._frames.popitem(last=False)
             self._bytes -= old.nbytes
         return frame
+
+
+def _read_image(file: Path | TarMember) -> Image.Image:
+    if isinstance(file, Path):
+        return read_image(file)
+    with open_file(file) as content:
+        return read_image(content)
+
+
+def _read_frames(video: Path | TarMember, indices: Sequence[int]) -> list[Image.Image]:
+    if isinstance(video, Path):
+        return read_frames(video, indices)
+    with open_file(video) as content:
+        return read_frames(content, indices)
 
 
 class PixelPipeline:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from navila.tokenization import tokenize_supervised
 from torch.utils.data import Dataset as TorchDataset
 
 from navila_data.failures import Failure
+from navila_data.media import Medium
 from navila_data.mixture import Mixture
 from navila_data.sample import Sample, Turn, messages
 from navila_data.sampler import EpochIndex
@@ -32,7 +32,7 @@ class Encoded:
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     """As long as `input_ids`, -100 where nothing is learned."""
-    media: tuple[Path | None, ...]
+    media: tuple[Medium | None, ...]
     where: str
     """Dataset and record, for messages."""
 
@@ -96,7 +96,7 @@ class Processor:
         if sample.history and self.history_dropout:
             # Samples that show the same frames keep or lose them together, so that they still begin alike; where the
             # data lie does not matter.
-            shown = "/".join(path.parts[-2:]) if (path := media[-1]) else ""
+            shown = "/".join(str(media[-1] or "").split("/")[-2:])
             draw = np.random.default_rng([self.seed, epoch, zlib.crc32(shown.encode())]).random()
             if draw < self.history_dropout:
                 media = (None,) * sample.history + media[sample.history :]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from navila.constants import IMAGE_TOKEN
 from navila.errors import DataError
+
+from navila_data.media import Medium
 
 Role = Literal["user", "assistant"]
 
@@ -30,7 +31,7 @@ class Sample:
     """
 
     turns: tuple[Turn, ...]
-    media: tuple[Path | None, ...] = ()
+    media: tuple[Medium | None, ...] = ()
     history: int = 0
     """How many of the leading media are history frames of a navigation step."""
     source: str = ""

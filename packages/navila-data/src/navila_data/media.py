@@ -1,0 +1,69 @@
+"""What a sample refers to: image files, frames of videos, and files inside tar shards; nothing is decoded here."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from navila.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file inside a tar shard, read where it lies: nothing is unpacked."""
+
+    shard: Path
+    name: str
+    offset: int
+    """Byte of the shard at which its content begins."""
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame of a video, counted from 0 in the order frames are shown."""
+
+    video: Path | TarMember
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.video}, frame {self.index}"
+
+
+#: A file, or a file in a shard, or a frame of either.
+Medium = Path | TarMember | VideoFrame
+
+
+def open_file(file: Path | TarMember) -> BinaryIO:
+    """Open a file for reading, wherever it lies.
+
+    Raises:
+        DataError: it is missing, unreadable, or its shard is cut off.
+    """
+    try:
+        if isinstance(file, Path):
+            return file.open("rb")
+        with file.shard.open("rb") as shard:
+            shard.seek(file.offset)
+            content = shard.read(file.size)
+    except FileNotFoundError:
+        missing = file if isinstance(file, Path) else file.shard
+        raise DataError(f"{missing} does not exist: check the path.") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): check the path and the disk.") from None
+    if len(content) < file.size:
+        raise DataError(f"{file.shard} is cut off inside {file.name}: fetch the shard again.")
+    return _Content(content, str(file))
+
+
+class _Content(io.BytesIO):
+    """Bytes that know where they are from, for messages."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
