@@ -8,6 +8,12 @@ EXIT_USAGE = 2
 EXIT_RESUME = 75
 
 
+def reason(error: BaseException, limit: int = 300) -> str:
+    """What an error says, on one line; its type where it says nothing, and its beginning where it says much."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit].rsplit(' ', 1)[0]} …"
+
+
 class NavilaError(Exception):
     """A mistake the user can mend; the command line prints it as one sentence and exits with `exit_code`."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from navila.errors import CheckpointError
+from navila.errors import CheckpointError, reason
 
 #: `model_type` values of checkpoints of the released layout.
 MODEL_TYPES = ("llava_llama", "llava", "navila")
@@ -33,10 +33,9 @@ def checkpoint_folder(path: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, ignore_patterns=list(_NOT_NEEDED)))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{name!r} is no folder here and cannot be downloaded from the Hugging Face Hub ({reason}): check the "
-            "name, the network, or fetch it elsewhere and give its folder."
+            f"{name!r} is no folder here and cannot be downloaded from the Hugging Face Hub ({reason(error)}): check "
+            "the name, the network, or fetch it elsewhere and give its folder."
         ) from error
 
 

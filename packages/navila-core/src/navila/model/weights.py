@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from navila.errors import CheckpointError
+from navila.errors import CheckpointError, reason
 from navila.model.location import read_json
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -28,45 +30,84 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, prefix: str = "") -> list[Path]:
     """The files that hold a component's tensors, every shard that the index lists.
 
+    With `prefix`, only the shards that hold tensors whose names begin with it.
+
     Raises:
-        CheckpointError: there are none, or a shard is missing.
+        CheckpointError: there are none, the index is malformed, or a shard is missing.
     """
     for single, index in ((SAFETENSORS, SAFETENSORS_INDEX), (BIN, BIN_INDEX)):
         if (folder / index).is_file():
-            weight_map = read_json(folder / index).get("weight_map", {})
-            shards = sorted({folder / name for name in weight_map.values()})
-            missing = [shard for shard in shards if not shard.is_file()]
-            if missing or not shards:
+            weight_map = read_json(folder / index).get("weight_map")
+            if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+                raise CheckpointError(f"{folder / index} has no weight_map of names: fetch the checkpoint again.")
+            files = sorted({folder / name for name in weight_map.values()})
+            missing = [shard for shard in files if not shard.is_file()]
+            if missing or not files:
                 what = f"lists {missing[0].name}, which is missing" if missing else "lists no weight files"
                 raise CheckpointError(f"{folder / index} {what}: fetch the checkpoint again.")
-            return shards
-        if (folder / single).is_file():
-            return [folder / single]
+            files = [file for file in files if not prefix or _holds(weight_map, file, prefix)]
+        elif (folder / single).is_file():
+            files = [folder / single]
+        else:
+            continue
+        for file in files:
+            if _is_pointer(file):
+                raise CheckpointError(
+                    f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder."
+                )
+        return files
     raise CheckpointError(f"{folder} holds no weights ({SAFETENSORS} or {BIN}): the checkpoint is partial.")
 
 
-def read_state_dict(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a component's folder, on the CPU.
+def read_state_dict(folder: Path, prefix: str = "") -> dict[str, Tensor]:
+    """All tensors of a component's folder, on the CPU; with `prefix` those whose names begin with it, without it.
 
     Raises:
         CheckpointError: a file is missing or corrupt.
     """
     state: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            if path.suffix == ".safetensors":
-                state.update(load_file(path))
-            else:
-                state.update(torch.load(path, map_location="cpu", weights_only=True))
-        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            raise CheckpointError(f"{path} is corrupt ({_first_line(error)}): fetch the file again.") from error
-        except Exception as error:
-            # torch.load's refusal of anything but tensors comes as pickle's own error types.
-            raise CheckpointError(f"{path} is not a file of tensors only ({_first_line(error)}).") from error
+    for path in weight_files(folder, prefix):
+        state.update(read_tensors(path, prefix))
     return state
+
+
+def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of one file, as `read_state_dict`.
+
+    Raises:
+        CheckpointError: it is corrupt, or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                # Anything else in the file is not read.
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  not a mapping
+                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        # The long explanation of how to load it all the same is not for a file of unknown origin.
+        why = reason(error).partition("WeightsUnpickler error: ")[2] or reason(error)
+        raise CheckpointError(
+            f"{path} is corrupt or holds more than tensors, which could run code, and is not loaded "
+            f"({why.partition(' Please ')[0]}): fetch it again, or save its tensors as safetensors."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise CheckpointError(f"{path} is corrupt ({reason(error)}): fetch the file again.") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} is no table of tensors by name: save the model's state_dict instead.")
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _holds(weight_map: Mapping[str, str], file: Path, prefix: str) -> bool:
+    return any(shard == file.name and name.startswith(prefix) for name, shard in weight_map.items())
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(34).startswith(b"version https://git-lfs")
 
 
 def write_state_dict(folder: Path, state: Mapping[str, Tensor]) -> None:
@@ -84,15 +125,24 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> N
         CheckpointError: a tensor is missing or has another shape.
     """
     own = module.state_dict()
-    for name, tensor in own.items():
-        if name not in state:
+    check_shapes(own, state, folder)
+    module.load_state_dict({name: state[name] for name in own})
+
+
+def check_shapes(wanted: Mapping[str, Any], saved: Mapping[str, Any], folder: Path) -> None:
+    """Make sure that every tensor wanted is among those saved, in its shape; both are anything with a `shape`.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    for name, tensor in wanted.items():
+        if name not in saved:
             raise CheckpointError(f"{folder} lacks the tensor {name!r}: the checkpoint is partial or of another model.")
-        if state[name].shape != tensor.shape:
+        if tuple(saved[name].shape) != tuple(tensor.shape):
             raise CheckpointError(
-                f"{folder} has {name!r} of shape {tuple(state[name].shape)} where its config.json asks for "
+                f"{folder} has {name!r} of shape {tuple(saved[name].shape)} where its config.json asks for "
                 f"{tuple(tensor.shape)}: the two do not belong together."
             )
-    module.load_state_dict({name: state[name] for name in own})
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
@@ -138,7 +188,3 @@ def replacing(folder: Path) -> Iterator[Path]:
 def merged_config(raw: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
     """A config to write: what the model has now, and every key of the file that the model does not know."""
     return {**raw, **live}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
