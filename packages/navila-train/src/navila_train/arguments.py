@@ -67,7 +67,11 @@ class TuningArguments:
     tune_mm_projector: bool | None = option(None, "Train the projector.")
     mm_projector_lr: float | None = option(None, "Learning rate of the projector. [default: --learning_rate]")
     vision_tower_lr: float | None = option(None, "Learning rate of the vision encoder. [default: --learning_rate]")
-    model_max_length: int = option(4096, "Longest sequence in tokens, images expanded.")
+    model_max_length: int | None = option(
+        None,
+        "Longest sequence in tokens, images expanded; where the language model has fewer positions, they are stretched "
+        "(linear scaling of RoPE). [default: what the checkpoint was trained with, else 4096 or its positions]",
+    )
     callback: list[str] | None = option(None, "Registered callbacks to install.")  # noqa: RUF009 (None)
 
 

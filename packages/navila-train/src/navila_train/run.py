@@ -13,6 +13,7 @@ import navila
 import transformers
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM, build
+from navila.model.context import record_length
 from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
 from navila.plugins import default_host
 from navila_data.collator import Collator
@@ -29,6 +30,8 @@ from navila_train.parse import Arguments
 from navila_train.tokenizers import build_word_tokenizer
 from navila_train.trainer import LOG, LogFile, NavilaTrainer
 
+#: Longest sequence when nothing says another.
+DEFAULT_LENGTH = 4096
 #: `--tokenizer` value that builds one from the data.
 WORDS = "words"
 
@@ -50,8 +53,10 @@ def run(arguments: Arguments) -> None:
     for name, count in mixture.counts().items():
         say(f"data {name}: {count} samples an epoch")
     model = make_model(arguments)
+    length = longest_sequence(model, arguments)
+    record_length(model.llm, model.tokenizer, length)
     choose_trainable(model, arguments)
-    trainer = make_trainer(model, mixture, arguments)
+    trainer = make_trainer(model, mixture, arguments, length)
     resume = checkpoints.to_resume(training.resume_from_checkpoint, output)
     if resume is not None:
         say(f"resuming from {resume}")
@@ -106,6 +111,7 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
             dtype="float32",
             attn_implementation=wanted.attn_implementation,
             template=wanted.conversation,
+            model_max_length=arguments.training.model_max_length,
         )
         model.config.num_video_frames = arguments.data.num_video_frames
         return model
@@ -126,6 +132,7 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
         make_tokenizer(arguments),
         template=wanted.conversation,
         attn_implementation=wanted.attn_implementation,
+        model_max_length=arguments.training.model_max_length,
         num_video_frames=arguments.data.num_video_frames,
         image_aspect_ratio=arguments.data.image_aspect_ratio,
         mm_vision_select_layer=wanted.mm_vision_select_layer,
@@ -148,7 +155,9 @@ def make_tokenizer(arguments: Arguments) -> Any:
     if wanted.tokenizer != WORDS:
         return wanted.tokenizer
     mixture = open_mixture(arguments, wanted.tokenizer_mixture or arguments.data.data_mixture)
-    return build_word_tokenizer(texts_of(mixture), model_max_length=arguments.training.model_max_length)
+    return build_word_tokenizer(
+        texts_of(mixture), model_max_length=arguments.training.model_max_length or DEFAULT_LENGTH
+    )
 
 
 def texts_of(mixture: Mixture) -> Iterator[str]:
@@ -178,8 +187,15 @@ def choose_trainable(model: NavilaForCausalLM, arguments: Arguments) -> None:
     model.set_trainable(llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)
 
 
-def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Arguments) -> NavilaTrainer:
-    """Put model, data and Trainer together.
+def longest_sequence(model: NavilaForCausalLM, arguments: Arguments) -> int:
+    """The longest sequence to train on: as told, else as the model was trained, else what fits."""
+    config = model.llm.config
+    recorded = arguments.training.model_max_length or getattr(config, "tokenizer_model_max_length", None)
+    return recorded or min(DEFAULT_LENGTH, getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH)
+
+
+def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Arguments, max_length: int) -> NavilaTrainer:
+    """Put model, data and Trainer together; longer samples than `max_length` are left out.
 
     Raises:
         ConfigError: the model has no conversation template or no pad token, or the launch is wrong.
@@ -192,7 +208,7 @@ def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Argument
         tokenizer=model.tokenizer,
         template=model.template,
         tokens_per_image=model.tokens_per_image,
-        max_length=training.model_max_length,
+        max_length=max_length,
         history_dropout=data.history_dropout,
         seed=seed,
     )

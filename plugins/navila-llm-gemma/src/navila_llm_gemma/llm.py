@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from navila.errors import ConfigError
+from navila.model.context import stretched
 from navila.model.llm import LLMBackend
 
 if TYPE_CHECKING:
@@ -101,12 +102,20 @@ class Gemma3Backend(GemmaBackend):
         return Gemma3ForCausalLM
 
     @classmethod
+    def stretch(cls, config: PretrainedConfig, length: int) -> None:
+        """As everywhere; layers with a window see no farther for it, so theirs stay."""
+        own: int = config.max_position_embeddings
+        if length > own:
+            rope: Any = config.rope_parameters
+            config.rope_parameters = {**rope, "full_attention": stretched(rope["full_attention"], own, length)}
+
+    @classmethod
     def config_to_save(cls, model: PreTrainedModel, raw_config: Mapping[str, Any]) -> dict[str, Any]:
         """As everywhere; the two kinds of layers have rotary frequencies of their own."""
         saved = super().config_to_save(model, raw_config)
         rope = saved["rope_parameters"]
         far = rope["full_attention"]
-        scaling = {k: v for k, v in far.items() if k != "rope_theta"}
+        scaling = {k: v for k, v in far.items() if k not in ("rope_theta", "type")}
         # Before transformers 5 these were three keys.
         saved["rope_theta"] = far["rope_theta"]
         saved["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]

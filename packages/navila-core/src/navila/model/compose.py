@@ -13,6 +13,7 @@ import torch
 from navila.errors import ConfigError
 from navila.model.components import llm_backend, projector, projector_spec, vision_encoder, vision_encoder_spec
 from navila.model.config import NavilaConfig
+from navila.model.context import check_length, record_length
 from navila.model.load import check_attention, model_type_of, resolve_dtype, template_for
 from navila.model.location import checkpoint_folder, read_json
 from navila.model.vocabulary import add_pad_token, grow_vocabulary
@@ -42,6 +43,7 @@ def build(
     template: str | None = None,
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
+    model_max_length: int | None = None,
     **config: Any,
 ) -> NavilaForCausalLM:
     """Compose a model for training.
@@ -56,6 +58,8 @@ def build(
         template: name of the conversation template.
         dtype: float32 when None.
         attn_implementation: an attention of transformers; its choice when None.
+        model_max_length: longest sequence in positions, images expanded; beyond the language model's own, its rotary
+            positions are scaled linearly, as VILA does. Its own, and no limit on record, when None.
         config: fields of `NavilaConfig`, e.g. `num_video_frames`, `image_aspect_ratio`, `mm_vision_select_layer`.
 
     Raises:
@@ -66,10 +70,16 @@ def build(
     from navila.model.modeling import NavilaForCausalLM
 
     check_attention(attn_implementation)
+    check_length(model_max_length)
     kind = resolve_dtype(dtype) or torch.float32
     root = NavilaConfig(**{"image_aspect_ratio": "resize", **config})
     backend, llm_folder = _llm_source(llm)
     words = _tokenizer(tokenizer if tokenizer is not None else llm_folder, backend)
+    options: dict[str, Any] = {
+        "dtype": kind,
+        "attn_implementation": attn_implementation,
+        "model_max_length": model_max_length,
+    }
     if isinstance(llm, Mapping):
         # A family's default pad id may lie beyond this vocabulary, and its row would never learn.
         ids = {
@@ -78,12 +88,14 @@ def build(
             "eos_token_id": words.eos_token_id,
             "pad_token_id": None,
         }
-        language_model = backend.build({**ids, **llm}, dtype=kind, attn_implementation=attn_implementation)
+        language_model = backend.build({**ids, **llm}, **options)
     else:
         assert llm_folder is not None
-        language_model = backend.from_pretrained(llm_folder, dtype=kind, attn_implementation=attn_implementation)
+        language_model = backend.from_pretrained(llm_folder, **options)
     add_pad_token(words, language_model)
     grow_vocabulary(language_model, len(words))
+    if model_max_length is not None:
+        record_length(language_model, words, model_max_length)
 
     encoder = _vision_tower(
         vision_tower,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from navila.errors import CheckpointError, ConfigError
+from navila.errors import CheckpointError, ConfigError, reason
+from navila.model.context import stretched
 from navila.model.location import read_json
 from navila.model.weights import cast_parameters, merged_config, weight_files, write_json
 
@@ -57,12 +58,37 @@ class LLMBackend(ABC):
         return wanted
 
     @classmethod
+    def stretch(cls, config: PretrainedConfig, length: int) -> None:
+        """Make a config's positions reach `length`, by linear scaling beyond its own (see `navila.model.context`).
+
+        Raises:
+            ConfigError: its positions cannot be scaled, or are so already in another way and reach less.
+        """
+        own = getattr(config, "max_position_embeddings", None)
+        if own is None or length <= own:
+            return
+        rope = getattr(config, "rope_parameters", None)
+        if not rope:
+            raise ConfigError(
+                f"model_max_length is {length}, but the language model has {own} positions and no rotary ones that "
+                "could be scaled: ask for no more."
+            )
+        config.rope_parameters = stretched(rope, own, length)
+
+    @classmethod
     def build(
-        cls, config: Mapping[str, Any], *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+        cls,
+        config: Mapping[str, Any],
+        *,
+        dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None,
+        model_max_length: int | None = None,
     ) -> PreTrainedModel:
-        """A model with random weights."""
+        """A model with random weights, for sequences of `model_max_length` when given."""
         model_class = cls.model_class()
         live = cls.live_config(config)
+        if model_max_length is not None:
+            cls.stretch(live, model_max_length)
         attention = cls.attention(live, attn_implementation)
         if attention is not None:
             live._attn_implementation = attention
@@ -77,9 +103,14 @@ class LLMBackend(ABC):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None,
+        model_max_length: int | None = None,
     ) -> PreTrainedModel:
-        """Load `config.json` and weights from a folder.
+        """Load `config.json` and weights from a folder, for sequences of `model_max_length` when given.
 
         Raises:
             CheckpointError: a file or tensor is missing, corrupt or of another shape.
@@ -89,6 +120,8 @@ class LLMBackend(ABC):
         weight_files(folder)
         try:
             live = cls.live_config(raw)
+            if model_max_length is not None:
+                cls.stretch(live, model_max_length)
             with _no_progress_bar():
                 loaded: Any = cls.model_class().from_pretrained(
                     folder,
@@ -103,8 +136,7 @@ class LLMBackend(ABC):
         except ConfigError as error:
             raise ConfigError(f"{folder / 'config.json'}: {error}") from None
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason}") from error
+            raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason(error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise CheckpointError(
                 f"{folder} lacks {len(missing)} tensors, the first being {missing[0]!r}: the checkpoint is partial."
@@ -135,8 +167,7 @@ class LLMBackend(ABC):
         if isinstance(rope, dict) and "rope_theta" in rope:
             # Before transformers 5 these were two keys; without them such a reader would fall back to theta 10000.
             live["rope_theta"] = rope["rope_theta"]
-            scaling = {k: v for k, v in rope.items() if k != "rope_theta"}
-            live["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+            live["rope_scaling"] = _old_rope_scaling(rope)
         if "dtype" in live:
             live["torch_dtype"] = live["dtype"]
         return merged_config(raw_config, live)
@@ -160,8 +191,7 @@ class LLMBackend(ABC):
 
                 tokenizer = AutoTokenizer.from_pretrained(folder)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
+            raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason(error)}") from error
         tokenizer.padding_side = "right"
         # Since transformers 5, the clean-up of spaces that a tokenizer's config asks for is ignored with byte-pair
         # encodings; answers of released checkpoints were decoded with it.
@@ -186,6 +216,17 @@ class LLMBackend(ABC):
         if merges and all(isinstance(pair, list) and not any(" " in part for part in pair) for pair in merges):
             whole["model"]["merges"] = [" ".join(pair) for pair in merges]
             (folder / "tokenizer.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _old_rope_scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`rope_scaling` as transformers 4 writes it, of `rope_parameters`; None when nothing is scaled."""
+    kind = rope.get("rope_type", "default")
+    if kind == "default":
+        return None
+    if kind in ("linear", "dynamic"):
+        # The readers before 4.43 take these two fields and no others.
+        return {"type": kind, "factor": rope["factor"]}
+    return {k: v for k, v in rope.items() if k != "rope_theta"}
 
 
 def _config_class(model_class: type[PreTrainedModel]) -> type[PretrainedConfig]:

@@ -11,6 +11,7 @@ import torch
 from navila.errors import CheckpointError, ConfigError, NoTemplateError
 from navila.model.components import llm_backend, projector, vision_encoder
 from navila.model.config import NavilaConfig, part_config
+from navila.model.context import check_length, record_length
 from navila.model.location import checkpoint_folder, read_json, read_root
 from navila.model.weights import cast_parameters
 
@@ -37,6 +38,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
     template: str | None = None,
+    model_max_length: int | None = None,
 ) -> NavilaForCausalLM:
     """Load a checkpoint of the released layout, ready for evaluation.
 
@@ -46,6 +48,7 @@ def load(
         dtype: `float16` on a GPU, as NaVILA was evaluated, and `float32` on a CPU when None.
         attn_implementation: an attention of transformers (`sdpa`, `eager`, `flash_attention_2`); its choice when None.
         template: name of the conversation template; what the checkpoint says when None.
+        model_max_length: longest sequence to train on from here, see `navila.model.build`; as saved when None.
 
     Returns:
         The model, with `tokenizer`, `image_processor` and `template`.
@@ -59,14 +62,19 @@ def load(
 
     where = resolve_device(device)
     check_attention(attn_implementation)
+    check_length(model_max_length)
     kind = resolve_dtype(dtype) or (torch.float16 if where.type == "cuda" else torch.float32)
     folder = checkpoint_folder(path)
     config = read_config(folder)
 
     llm_folder = folder / "llm"
     backend = llm_backend(model_type_of(llm_folder, config.llm_cfg))
-    llm = backend.from_pretrained(llm_folder, dtype=kind, attn_implementation=attn_implementation)
+    llm = backend.from_pretrained(
+        llm_folder, dtype=kind, attn_implementation=attn_implementation, model_max_length=model_max_length
+    )
     tokenizer = backend.load_tokenizer(llm_folder)
+    if model_max_length is not None:
+        record_length(llm, tokenizer, model_max_length)
 
     vision_folder = folder / "vision_tower"
     encoder_class = vision_encoder(model_type_of(vision_folder, config.vision_tower_cfg))
