@@ -7,6 +7,8 @@ sequence that is shorter than asked for. All are exact, including numpy's floati
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from navila.errors import ConfigError
 
@@ -63,6 +65,38 @@ def rounded_uniform_indices(n_frames: int, num_frames: int) -> list[int]:
     if n_frames == 0:
         return []
     return [round(position) for position in _linspace(n_frames - 1, num_frames)]
+
+
+def fps_indices(
+    times: Sequence[float], num_frames: int, *, fps: float, rate: float, start: float = 0.0, end: float = math.inf
+) -> list[int]:
+    """Pick the frames on show every 1/`fps` s from `start` to before `end`, at most `num_frames`.
+
+    At a constant rate it is the frame floor(t * rate), rounding for rounding as in VILA's loader; else `times` decide.
+
+    Args:
+        times: when each frame of the video is shown, in s, rising from 0.
+        num_frames: most frames to pick, >= 1.
+        fps: frames to pick of each second, > 0; above `rate`, frames repeat.
+        rate: nominal frames/s of the video.
+        start: second to begin at, >= 0.
+        end: second to stop before.
+
+    Raises:
+        ConfigError: `num_frames` is below 1, or `fps` or `rate` not above 0.
+    """
+    _check(len(times), num_frames)
+    if not (fps > 0 and rate > 0):
+        raise ConfigError(f"fps is {fps} of a video with {rate} frames/s, but both must be above 0; set fps.")
+    if not times:
+        return []
+    constant = all(abs(time - i / rate) < 0.5 / rate for i, time in enumerate(times))
+    duration = len(times) / rate if constant else times[-1] + times[-1] / (len(times) - 1)
+    count = min(math.ceil((min(duration, end) - start) / (1 / fps)), num_frames)
+    moments = [start + i * (1 / fps) for i in range(count)]
+    if constant:
+        return [min(int(moment * rate), len(times) - 1) for moment in moments]
+    return [bisect_right(times, moment) - 1 for moment in moments]
 
 
 def _linspace(last: int, num: int) -> list[float]:

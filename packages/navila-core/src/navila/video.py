@@ -1,25 +1,55 @@
-"""Frames of videos, decoded by PyAV: only the groups of pictures that hold the wanted frames."""
+"""Frames of videos, decoded by PyAV as OpenCV would: only the groups of pictures that hold the wanted frames."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from PIL import Image
 
-from navila.errors import DataError
-from navila.frames import rounded_uniform_indices
+from navila.errors import ConfigError, DataError
+from navila.frames import fps_indices, rounded_uniform_indices
 from navila.images import read_image
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".gif", ".ts"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+#: Containers, by words of ffmpeg's names for them, whose packets tell when a frame is shown and that seek exactly.
+#: Others (AVI, MPEG-TS, raw streams) are decoded from their beginning, counting frames.
+_EXACT = frozenset({"mp4", "matroska", "flv", "gif"})
+#: How ffmpeg's rotations, in degrees counter-clockwise, are undone; OpenCV does so too.
+_UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in a message, and which of its frames are shown."""
+
+    path: str | Path
+    """A video file, or a folder of frames in the order of their names."""
+    _: KW_ONLY
+    num_frames: int | None = None
+    """Frames shown: exactly so many, spread evenly, or at most so many where there is `fps`. By default the call's
+    `num_video_frames`, else that of the model's config."""
+    fps: float | None = None
+    """Frames shown of each second, from the beginning on; 0 spreads them evenly. By default the call's `fps`, else that
+    of the model's config, which a folder of frames, having no times, does not heed."""
+    start: float | None = None
+    """Second to begin at."""
+    end: float | None = None
+    """Second to stop before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +60,10 @@ class FrameIndex:
     """Presentation time of every frame, sorted, in the stream's time base."""
     keyframes: tuple[int, ...]
     """The times among them at which decoding can start, sorted."""
+    seconds: tuple[float, ...]
+    """`times` in s, from the first frame on."""
+    rate: float
+    """Nominal frames/s."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -40,21 +74,66 @@ def is_video(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in SUFFIXES
 
 
-def read_video(path: str | Path, num_frames: int) -> list[Image.Image]:
-    """`num_frames` RGB frames spread evenly over a video file or a folder of images; a short video repeats some.
+def read_video(
+    path: str | Path, num_frames: int, *, fps: float = 0.0, start: float | None = None, end: float | None = None
+) -> list[Image.Image]:
+    """RGB frames of a video file or a folder of images.
+
+    With `fps` 0, `num_frames` spread evenly; a short video repeats some. Else the frames on show every 1/`fps` s, at
+    most `num_frames`, from the beginning on. Only what is shown from second `start` to before second `end` counts.
+    A file that breaks off counts as far as it can be decoded, and a warning is logged.
 
     Raises:
         DataError: it is missing, holds no frames or cannot be decoded.
+        ConfigError: a number is out of range, or the video is a folder, which has no times.
     """
     path = Path(path)
+    if not 0 <= fps < math.inf:
+        raise ConfigError(f"fps is {fps}: give frames per second, or 0 to spread num_frames evenly.")
     if path.is_dir():
+        if fps or start is not None or end is not None:
+            raise ConfigError(f"{path} is a folder of frames, which has no times: leave fps, start and end out.")
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise DataError(f"The folder {path} holds no images: give a video file or a folder of frames.")
-        return [read_image(files[i]) for i in rounded_uniform_indices(len(files), num_frames)]
-    with _opened(path) as container:
-        stream, index = _video_stream(container, path)
-        return _decode(container, stream, index, rounded_uniform_indices(len(index), num_frames), path)
+        chosen = rounded_uniform_indices(len(files), num_frames)
+        images = {i: read_image(files[i]) for i in dict.fromkeys(chosen)}
+        return [images[i] for i in chosen]
+    with _Reader(path) as reader:
+        count = len(reader.index)
+        chosen = _chosen(reader.index, count, num_frames, fps, start, end, path)
+        found = reader.find(chosen)
+        lost = sorted(set(chosen) - found.keys())
+        if lost:
+            count = reader.decodable()
+            if lost[0] < count:
+                raise DataError(f"{path} is damaged at frame {lost[0]} of {len(reader.index)}: fetch it again.")
+            _log.warning("%s breaks off after %d of %d frames; those are used.", path, count, len(reader.index))
+            chosen = _chosen(reader.index, count, num_frames, fps, start, end, path)
+            found = reader.find(chosen)
+            reader.require(chosen, found)
+        return [found[i] for i in chosen]
+
+
+def _chosen(
+    index: FrameIndex, count: int, num_frames: int, fps: float, start: float | None, end: float | None, path: Path
+) -> list[int]:
+    """Positions of the frames that `read_video` returns, of the first `count`."""
+    seconds = index.seconds[:count]
+    first = 0 if start is None else max(bisect_right(seconds, start) - 1, 0)
+    stop = count if end is None else bisect_left(seconds, end)
+    if not count:
+        raise DataError(f"{path} holds no frame that can be decoded: fetch it again.")
+    lasts = seconds[-1] + 1 / index.rate
+    if first >= stop or (start is not None and start >= lasts):
+        raise DataError(
+            f"{path} lasts {lasts:.2f} s and shows nothing from second {start or 0:g} to {lasts if end is None else end:g}"
+            ": change start or end."
+        )
+    if fps:
+        between = {"start": max(start or 0.0, 0.0), "end": math.inf if end is None else end}
+        return fps_indices(seconds, num_frames, fps=fps, rate=index.rate, **between)
+    return [first + i for i in rounded_uniform_indices(stop - first, num_frames)]
 
 
 def read_frames(path: str | Path | BinaryIO, indices: Sequence[int]) -> list[Image.Image]:
@@ -63,16 +142,19 @@ def read_frames(path: str | Path | BinaryIO, indices: Sequence[int]) -> list[Ima
     Raises:
         DataError: the file is missing or cannot be decoded, or has no such frame.
     """
-    name = _name(path)
-    with _opened(path) as container:
-        stream, index = _video_stream(container, name)
-        return _decode(container, stream, index, indices, name)
+    with _Reader(path) as reader:
+        for i in indices:
+            if not 0 <= i < len(reader.index):
+                raise DataError(f"{reader.path} has {len(reader.index)} frames, so frame {i} is not in it.")
+        found = reader.find(indices)
+        reader.require(indices, found)
+        return [found[i] for i in indices]
 
 
 def frame_index(path: str | Path | BinaryIO) -> FrameIndex:
     """Index a video file without decoding it; raises as `read_frames`."""
-    with _opened(path) as container:
-        return _video_stream(container, _name(path))[1]
+    with _Reader(path) as reader:
+        return reader.index
 
 
 def _name(video: str | Path | BinaryIO) -> Path:
@@ -80,63 +162,158 @@ def _name(video: str | Path | BinaryIO) -> Path:
     return Path(video if isinstance(video, str | Path) else getattr(video, "name", "the open video"))
 
 
-def _opened(video: str | Path | BinaryIO) -> InputContainer:
-    import av
-    from av.error import FFmpegError
+class _Reader:
+    """The frames of a video by position; a context manager that closes what it opened."""
 
-    path = _name(video)
-    if isinstance(video, str | Path) and not path.is_file():
-        raise DataError(f"The video {path} does not exist: check the path.")
-    try:
-        return av.open(str(path) if isinstance(video, str | Path) else video, "r")
-    except FFmpegError as error:
-        raise DataError(f"{path} is no video that can be read ({error.strerror}): fetch it again.") from None
+    def __init__(self, video: str | Path | BinaryIO) -> None:
+        """Open and index a video.
 
+        Raises:
+            DataError: it is missing, is no video, or has no frames.
+        """
+        self.video = video
+        self.path = _name(video)
+        if isinstance(video, str | Path) and not self.path.is_file():
+            raise DataError(f"The video {self.path} does not exist: check the path.")
+        self._open()
+        try:
+            self._read_headers()
+        except BaseException:
+            self.container.close()
+            raise
 
-def _video_stream(container: InputContainer, path: Path) -> tuple[VideoStream, FrameIndex]:
-    if not container.streams.video:
-        raise DataError(f"{path} has no video stream: give another file.")
-    stream = container.streams.video[0]
-    packets = [
-        (p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and p.pts is not None and not p.is_discard
-    ]
-    times = tuple(sorted(time for time, _ in packets))
-    if not times:
-        raise DataError(f"{path} holds no frames: fetch it again.")
-    return stream, FrameIndex(times=times, keyframes=tuple(sorted(time for time, key in packets if key)))
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
 
-def _decode(
-    container: InputContainer, stream: VideoStream, index: FrameIndex, indices: Sequence[int], path: Path
-) -> list[Image.Image]:
-    """Decode in time order, jumping to the last keyframe before a frame unless decoding is already past it."""
-    from av.error import FFmpegError
+    def _open(self) -> None:
+        import av
+        from av.error import FFmpegError
 
-    for wanted_index in indices:
-        if not 0 <= wanted_index < len(index):
-            raise DataError(f"{path} has {len(index)} frames, so frame {wanted_index} is not in it.")
-    wanted = sorted({index.times[i] for i in indices})
-    found: dict[int, Image.Image] = {}
-    frames: Any = iter(())
-    position = None
-    try:
-        for time in wanted:
-            start = (
-                index.keyframes[max(bisect_right(index.keyframes, time) - 1, 0)] if index.keyframes else index.times[0]
+        try:
+            self.container = av.open(self.video if not isinstance(self.video, Path) else str(self.video), "r")
+        except FFmpegError as error:
+            raise DataError(f"{self.path} is no video that can be read ({error.strerror}): fetch it again.") from None
+        if not self.container.streams.video:
+            self.container.close()
+            raise DataError(f"{self.path} has no video stream: give another file.")
+        self.stream: VideoStream = self.container.streams.video[0]
+
+    def _read_headers(self) -> None:
+        shown = [(p.pts, p.is_keyframe) for p in self._packets() if p.size and not p.is_discard]
+        if not shown:
+            raise DataError(f"{self.path} holds no frames: fetch it again.")
+        rate = float(self.stream.guessed_rate or self.stream.average_rate or 1)
+        timed = sorted((time, key) for time, key in shown if time is not None)
+        self.exact = len(timed) == len(shown) and not _EXACT.isdisjoint(self.container.format.name.split(","))
+        if len(timed) == len(shown):
+            times, base = tuple(time for time, _ in timed), float(self.stream.time_base or 1)
+        else:
+            times, base = tuple(range(len(shown))), 1 / rate
+        self.index = FrameIndex(
+            times=times,
+            keyframes=tuple(time for time, key in timed if key) or times[:1],
+            seconds=tuple((time - times[0]) * base for time in times),
+            rate=rate,
+        )
+
+    def find(self, indices: Iterable[int]) -> dict[int, Image.Image]:
+        """The frames at these positions; those that cannot be decoded are not in it."""
+        wanted = sorted(set(indices))
+        return self._by_time(wanted) if self.exact else self._by_count(wanted)
+
+    def require(self, indices: Iterable[int], found: dict[int, Image.Image]) -> None:
+        """Raise DataError for the first of these frames that was not found."""
+        lost = next((i for i in sorted(set(indices)) if i not in found), None)
+        if lost is not None:
+            raise DataError(
+                f"{self.path} breaks off or is damaged at frame {lost} of {len(self.index)}: fetch it again."
             )
-            if position is None or start > position:
-                container.seek(start, stream=stream)
-                frames = container.decode(stream)
+
+    def decodable(self) -> int:
+        """Frames up to the last one that can be decoded."""
+        if not self.exact:
+            self._rewind()
+            return min(sum(1 for _ in self._frames()), len(self.index))
+        for keyframe in reversed(self.index.keyframes):
+            self._seek(keyframe)
+            shown = [frame.pts for frame in self._frames() if frame.pts is not None and frame.pts >= keyframe]
+            if shown:
+                return bisect_right(self.index.times, max(shown))
+        return 0
+
+    def _by_time(self, wanted: Sequence[int]) -> dict[int, Image.Image]:
+        """In time order, jumping to the last keyframe before a frame unless decoding is already past it."""
+        index = self.index
+        found: dict[int, Image.Image] = {}
+        frames: Iterator[VideoFrame] = iter(())
+        position = None
+        for i in wanted:
+            time = index.times[i]
+            start = index.keyframes[max(bisect_right(index.keyframes, time) - 1, 0)]
+            if position is None or position >= time or start > position:
+                self._seek(start)
+                frames = self._frames()
             for frame in frames:
                 if frame.pts is None:
                     continue
                 position = frame.pts
-                if frame.pts >= time:
-                    found[time] = frame.to_image()
+                if position == time:
+                    found[i] = _upright(frame)
+                if position >= time:
                     break
-    except FFmpegError as error:
-        raise DataError(f"{path} cannot be decoded ({error.strerror}): fetch it again.") from None
-    lost = [time for time in wanted if time not in found]
-    if lost:
-        raise DataError(f"{path} breaks off before frame {index.times.index(lost[0])} of {len(index)}: fetch it again.")
-    return [found[index.times[i]] for i in indices]
+        return found
+
+    def _by_count(self, wanted: Sequence[int]) -> dict[int, Image.Image]:
+        """From the beginning, counting; for containers that cannot seek to a frame."""
+        self._rewind()
+        found: dict[int, Image.Image] = {}
+        for i, frame in enumerate(self._frames()):
+            if wanted and i == wanted[len(found)]:
+                found[i] = _upright(frame)
+            if len(found) == len(wanted):
+                break
+        return found
+
+    def _seek(self, time: int) -> None:
+        from av.error import FFmpegError
+
+        try:
+            self.container.seek(time, stream=self.stream)
+        except FFmpegError as error:
+            raise DataError(f"{self.path} cannot be decoded ({error.strerror}): fetch it again.") from None
+
+    def _rewind(self) -> None:
+        # Opened anew: these containers cannot all seek, not even to their beginning.
+        self.container.close()
+        if not isinstance(self.video, str | Path):
+            self.video.seek(0)
+        self._open()
+
+    def _packets(self) -> Iterator[Packet]:
+        """Packets from here on, as far as the file can be read."""
+        from av.error import FFmpegError
+
+        try:
+            yield from self.container.demux(self.stream)
+        except FFmpegError as error:
+            _log.debug("%s breaks off (%s)", self.path, error.strerror)
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        """Frames from here on, without those whose packets are damaged."""
+        from av.error import FFmpegError
+
+        for packet in self._packets():
+            try:
+                yield from packet.decode()  # pyright: ignore[reportReturnType]  a video stream's packets hold frames
+            except FFmpegError as error:
+                _log.debug("%s has a damaged packet (%s)", self.path, error.strerror)
+
+
+def _upright(frame: VideoFrame) -> Image.Image:
+    """The frame as RGB, turned as its display matrix says."""
+    image = frame.to_image()
+    turn = _UPRIGHT.get(round(frame.rotation) % 360)
+    return image if turn is None else image.transpose(turn)
