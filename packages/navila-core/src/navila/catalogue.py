@@ -61,6 +61,9 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     ),
     CatalogueEntry(dist="navila-encoder-timm", kind="vision-encoder", names=("timm",), model_types=("timm",)),
     CatalogueEntry(
+        dist="navila-encoder-openclip", kind="vision-encoder", names=("openclip",), model_types=("open_clip",)
+    ),
+    CatalogueEntry(
         dist="navila-projector-mlp",
         kind="projector",
         names=(

@@ -138,6 +138,8 @@ def model_type_of(folder: Path, fallback: Any) -> str:
     if model_type is None and "architecture" in config and "pretrained_cfg" in config:
         # timm's own files have these two instead.
         return "timm"
+    if model_type is None and (folder / "open_clip_config.json").is_file():
+        return "open_clip"
     if not isinstance(model_type, str):
         raise CheckpointError(f"{path} has no model_type: without it the part cannot be told.")
     return model_type

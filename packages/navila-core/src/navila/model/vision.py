@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,8 +26,9 @@ class VisionEncoder(nn.Module, ABC):
 
     has_cls_token: bool = False
     """Whether the hidden states begin with a class token; `build` may set it from the config."""
-    position_table: ClassVar[str] = ""
-    """Name in `self.vision_tower` of the learned positions, so that other image sizes can be had; none when empty."""
+    position_table: str = ""
+    """Name in `self.vision_tower` of the learned positions, so that other image sizes can be had; none when empty.
+    `build` may set it from the config."""
     needs_processor_file: ClassVar[bool] = True
     """Whether a folder without `preprocessor_config.json` is partial; else it means the default image processor."""
     weight_prefix: ClassVar[str] = ""
@@ -106,7 +107,7 @@ class VisionEncoder(nn.Module, ABC):
         """Channels of the hidden states."""
 
     @abstractmethod
-    def unused_modules(self) -> list[nn.Module]:
+    def unused_modules(self) -> Sequence[nn.Module | nn.Parameter]:
         """What the selected layer does not need: later layers, final norm, pooling head. Kept for saving, never run."""
 
     @classmethod
@@ -184,6 +185,16 @@ class VisionEncoder(nn.Module, ABC):
             module.requires_grad_(False)
 
     @classmethod
+    def config_path(cls, folder: Path) -> Path:
+        """The file that describes the encoder in a folder."""
+        return folder / "config.json"
+
+    @classmethod
+    def read_weights(cls, folder: Path) -> dict[str, Tensor]:
+        """The tensors of a folder whose names begin with `weight_prefix`, without it; raises CheckpointError."""
+        return read_state_dict(folder, cls.weight_prefix)
+
+    @classmethod
     def select_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The vision part of a `config.json`; the whole of it unless the file describes a larger model."""
         return dict(config)
@@ -205,10 +216,9 @@ class VisionEncoder(nn.Module, ABC):
             CheckpointError: a file or tensor is missing, corrupt or of another shape, or the config makes no sense.
         """
         folder = Path(folder)
-        described = cls.select_config(config or read_json(folder / "config.json"))
+        path = cls.config_path(folder)
+        described = cls.select_config(config or read_json(path))
         if image_size is not None:
-            if not cls.position_table:
-                raise ConfigError(f"{cls.__name__} has no table of positions to resize: leave vision_resolution out.")
             described["image_size"] = image_size
         try:
             with without_init():
@@ -218,15 +228,15 @@ class VisionEncoder(nn.Module, ABC):
         except Exception as error:
             # transformers and torch refuse sizes that do not fit together in words of their own.
             raise CheckpointError(
-                f"{folder / 'config.json'} describes no vision encoder ({one_line(error)}): fetch the file again."
+                f"{path} describes no vision encoder ({one_line(error)}): fetch the file again."
             ) from error
-        prefix = cls.weight_prefix
-        saved = read_state_dict(folder)
-        state = {name.removeprefix(prefix): t for name, t in saved.items() if name.startswith(prefix)}
-        table = cls.position_table
+        table = encoder.position_table
+        if image_size is not None and not table:
+            raise ConfigError(f"{cls.__name__} has no table of positions to resize: leave vision_resolution out.")
+        state = cls.read_weights(folder)
         if image_size is not None and table in state:
             rows = encoder.vision_tower.state_dict()[table].shape[-2]
-            state[table] = resize_positions(state[table], rows, prefix=int(encoder.has_cls_token))
+            state[table] = resize_positions(state[table], rows, prefix=rows - encoder.num_patches)
         load_into(encoder.vision_tower, state, folder)
         if cls.needs_processor_file or (folder / FILE_NAME).is_file():
             processor = ImageProcessor.from_pretrained(folder)

@@ -1,0 +1,1 @@
+"""Vision towers of open_clip as vision encoders for navila."""
