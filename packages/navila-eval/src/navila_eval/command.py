@@ -18,6 +18,7 @@ EXIT_FAILED = 1
 
 @click.command(name="eval")
 @click.option("-m", "--model", help="Checkpoint folder or Hub id.")
+@click.option("--model-base", "--model_base", help="The whole model under an adapter given as --model.")
 @click.option("-t", "--tasks", "--task", "tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
 @click.option("--list", "list_only", is_flag=True, help="List the installed tasks and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
@@ -120,7 +121,7 @@ def evaluate(
     if not chosen:
         raise ConfigError("-t names no task; `navila eval --list` shows them.")
     if model is not None and options["agent"] in ("model", "wrong-instruction"):
-        _check_model(model, options["conv_mode"])
+        _check_model(model, options["model_base"], options["conv_mode"])
     from navila_eval.runner import run_tasks
 
     try:
@@ -144,16 +145,16 @@ def _choose(word: str, split: str | None) -> tuple[str, str]:
     return name, wanted
 
 
-def _check_model(model: str, template: str | None) -> None:
+def _check_model(model: str, model_base: str | None, template: str | None) -> None:
     """Tell a wrong path or template name at once, before episodes are made.
 
     Raises:
         CheckpointError: there is no such checkpoint.
         UnknownComponentError: there is no such conversation template.
     """
-    from navila.model.location import checkpoint_folder, read_root
+    from navila.model.location import checkpoint_folder, read_root, split_adapter
 
-    read_root(checkpoint_folder(model))
+    read_root(split_adapter(checkpoint_folder(model), model_base)[0])
     if template is not None:
         default_host().registry("conversation").spec(template)
 

@@ -24,6 +24,7 @@ def run_tasks(
     tasks: Sequence[tuple[str, str]],
     *,
     model: str | None,
+    model_base: str | None = None,
     agent: str,
     output_dir: Path,
     device: str | None = None,
@@ -45,7 +46,7 @@ def run_tasks(
         import navila
 
         assert model is not None
-        return navila.load(model, device=device, dtype=dtype, template=conv_mode)
+        return navila.load(model, model_base=model_base, device=device, dtype=dtype, template=conv_mode)
 
     uses_model = agent in ("model", "wrong-instruction")
     name = model_name(model) if uses_model and model else agent
@@ -55,6 +56,7 @@ def run_tasks(
         identity |= {
             "model": model,
             "model_sha256": checkpoint_digest(model),
+            **({"model_base": model_base, "model_base_sha256": checkpoint_digest(model_base)} if model_base else {}),
             "conv_mode": conv_mode,
             "num_frames": num_frames,
             "decoding": decoding,

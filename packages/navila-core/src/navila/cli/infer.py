@@ -14,6 +14,7 @@ _FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("question")
 @click.option("-m", "--model", "model_path", required=True, metavar="PATH", help="Checkpoint folder or Hub id.")
+@click.option("--model-base", "--model_base", metavar="PATH", help="The whole model under an adapter given as --model.")
 @click.option("--image", "images", multiple=True, type=_FILE, metavar="FILE", help="An image; may be given many times.")
 @click.option("--video", "videos", multiple=True, type=_FILE, metavar="FILE", help="A video, or a folder of frames.")
 @click.option(
@@ -43,6 +44,7 @@ _FILE = click.Path(path_type=Path)
 def infer(
     question: str,
     model_path: str,
+    model_base: str | None,
     images: tuple[Path, ...],
     videos: tuple[Path, ...],
     num_frames: int | None,
@@ -67,10 +69,10 @@ def infer(
         raise ConfigError(f"{missing} does not exist: check the path given to --image or --video.")
 
     # Both are light: a wrong path is told at once.
-    from navila.model.location import checkpoint_folder, read_root
+    from navila.model.location import checkpoint_folder, read_root, split_adapter
 
     folder = checkpoint_folder(model_path)
-    read_root(folder)
+    read_root(split_adapter(folder, model_base)[0])
 
     import torch
 
@@ -78,7 +80,7 @@ def infer(
     from navila.model.load import load
     from navila.video import read_video
 
-    model = load(folder, device=device, dtype=dtype, template=template)
+    model = load(folder, model_base=model_base, device=device, dtype=dtype, template=template)
     frames = num_frames or model.config.num_video_frames
     media = [read_image(path) for path in images]
     for path in videos:
