@@ -1,5 +1,6 @@
 """Fixtures every member's tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,9 @@ def navigation_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the navigation data folder ../shared/data is not on this machine")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests leave nothing in the user's cache; the processes they start inherit this."""
+    os.environ["NAVILA_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -58,8 +58,10 @@ def test_jsonl_is_read_and_its_bad_line_named(tmp_path: Path):
     (tmp_path / "annotations.jsonl").write_text(f"{good}\n\n{good}\n")
     assert len(LlavaDataset.open("llava", tmp_path, LoadOptions())) == 2
     (tmp_path / "annotations.jsonl").write_text(f"{good}\n{{oops\n")
+    dataset = LlavaDataset.open("llava", tmp_path, LoadOptions())
+    assert dataset[0].turns
     with pytest.raises(DataError, match=r"annotations\.jsonl, line 2"):
-        LlavaDataset.open("llava", tmp_path, LoadOptions())
+        dataset[1]
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,15 @@ def test_a_malformed_record_is_named(tmp_path: Path, change: dict, match: str):
         ("[\n{}\n", "line 3"),
         ("[\n{}\n]x", "line 3"),
         ("", "is empty"),
-        ("[1]", "record 0: expected an object"),
+        ("[1]", "line 1: '1' stands"),
+        ('["a"]', "line 1: '\"a\"' stands"),
+        ("[[1]]", "line 1: expected an object, got list"),
     ],
 )
 def test_a_malformed_file_is_named(tmp_path: Path, text: str, match: str):
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError, match=match):
-        VLNDataset.open("vln", tmp_path, LoadOptions())
+        VLNDataset.open("vln", tmp_path, LoadOptions())[0]
 
 
 @pytest.mark.parametrize("indent", [None, 1, "a line each"])

@@ -61,6 +61,21 @@ def open_file(file: Path | TarMember) -> BinaryIO:
     return _Content(content, str(file))
 
 
+def frame_count(video: Path | TarMember) -> int:
+    """Frames of a video that can be shown, from its packets; nothing is decoded.
+
+    Raises:
+        DataError: it is missing or no video.
+    """
+    # Dataset modules import this one where nothing is decoded: PyAV is imported by whoever asks.
+    from navila.video import frame_index
+
+    if isinstance(video, Path):
+        return len(frame_index(video))
+    with open_file(video) as content:
+        return len(frame_index(content))
+
+
 class _Content(io.BytesIO):
     """Bytes that know where they are from, for messages."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from navila.constants import IGNORE_INDEX
 from navila.errors import DataError
-from navila.tokenization import tokenize_supervised
+from navila.tokenization import enclose_images, tokenize_supervised
 from torch.utils.data import Dataset as TorchDataset
 
 from navila_data.failures import Failure
@@ -49,6 +49,7 @@ class Processor:
         max_length: int,
         history_dropout: float = 0.0,
         seed: int = 0,
+        enclose: bool = False,
     ) -> None:
         """Prepare to encode samples.
 
@@ -60,6 +61,7 @@ class Processor:
             history_dropout: probability that a navigation step loses its whole history (black frames, as at the start
                 of an episode), drawn anew each epoch. Without it a model can read the goal off its own past motion.
             seed: of the random choices.
+            enclose: images stand between `<im_start>` and `<im_end>` (`mm_use_im_start_end`).
         """
         self.tokenizer = tokenizer
         self.template = template
@@ -67,6 +69,7 @@ class Processor:
         self.max_length = max_length
         self.history_dropout = history_dropout
         self.seed = seed
+        self.enclose = enclose
         self._tokenized: dict[tuple[Turn, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def _tokenize(self, turns: tuple[Turn, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -74,7 +77,10 @@ class Processor:
         if turns not in self._tokenized:
             if len(self._tokenized) >= CACHED_CONVERSATIONS:
                 self._tokenized.clear()
-            ids, labels = tokenize_supervised(self.template.spans(messages(turns)), self.tokenizer)
+            said = messages(turns)
+            if self.enclose:
+                said = [(role, enclose_images(text)) for role, text in said]
+            ids, labels = tokenize_supervised(self.template.spans(said), self.tokenizer)
             self._tokenized[turns] = (tuple(ids), tuple(labels))
         return self._tokenized[turns]
 

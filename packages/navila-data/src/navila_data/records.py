@@ -1,85 +1,89 @@
-"""Annotation files: JSON and JSON Lines, with errors that say where."""
+"""Annotation files: JSON and JSON Lines, read record by record where they lie, with errors that say where."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, overload
 
 from navila.errors import DataError
+
+from navila_data.record_index import CHUNK, record_spans
 
 Record = Mapping[str, Any]
 
 
-def read_records(path: Path, shrink: Callable[[Record], Record] = lambda record: record) -> Sequence[Record]:
-    """Read a list of objects from a `.json` file, or one object a line from a `.jsonl` file.
+class RecordFile(Sequence[Record]):
+    """The objects of a JSON list, or of a file with one object a line; only the one asked for is in memory.
 
-    `shrink` may drop what is not needed of each record. Where every record has a line of its own, as recordings are
-    written, only one is in memory before it is shrunk.
-
-    Raises:
-        DataError: the file is missing, is not UTF-8 JSON, or does not hold objects.
+    An index of 16 bytes a record is made when a file is first opened, and kept (`navila_data.record_index`).
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), "").strip()
-            if not first:
-                raise DataError(f"Annotation file {path} is empty: write it again.")
-            file.seek(0)
-            if path.suffix == ".jsonl" or not first.startswith("["):
-                lines = enumerate(file, 1)
-                return [shrink(_parse(line, path, number)) for number, line in lines if line.strip()]
-            if first == "[" and (records := _one_a_line(file, shrink)) is not None:
-                return records
-            file.seek(0)
-            return [shrink(record) for record in _parse_list(file.read(), path)]
-    except FileNotFoundError:
-        raise DataError(f"Annotation file {path} does not exist: check the path and --data_path.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"Annotation file {path} is not UTF-8 (byte {error.start}): convert it.") from None
-    except OSError as error:
-        raise DataError(f"Annotation file {path} cannot be read: {error.strerror}.") from None
 
+    def __init__(self, path: Path) -> None:
+        """Open a file.
 
-def _one_a_line(file: TextIO, shrink: Callable[[Record], Record]) -> list[Record] | None:
-    """The records of a list that has each on a line of its own; None when it is written in another way."""
-    records: list[Record] = []
-    lines = (line.strip() for line in file)
-    if next(lines, "") != "[":
-        return None
-    for line in lines:
-        if line == "]":
-            return records if not any(lines) else None
+        Raises:
+            DataError: it is missing, empty or no list of records, or breaks off.
+        """
+        self.path = path
         try:
-            record = json.loads(line.removesuffix(","))
-        except json.JSONDecodeError:
-            return None
+            self._spans = record_spans(path)
+            self._file = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise DataError(f"Annotation file {path} does not exist: check the path and --data_path.") from None
+        except OSError as error:
+            raise DataError(f"Annotation file {path} cannot be read: {error.strerror}.") from None
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        """Read a record.
+
+        Raises:
+            DataError: it is not valid JSON, not UTF-8 or no object.
+        """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        text = self.raw(index)
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            line = self.line(index) + error.lineno - 1
+            raise DataError(f"{self.path}, line {line}: not valid JSON ({error.msg}); mend the file.") from None
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.path}, line {self.line(index)}: not UTF-8 (byte {error.start} of record {index}); convert it."
+            ) from None
         if not isinstance(record, dict):
-            return None
-        records.append(shrink(record))
-    return None
+            kind = type(record).__name__
+            raise DataError(f"{self.path}, line {self.line(index)}: expected an object, got {kind}; mend the file.")
+        return record
 
+    def raw(self, index: int) -> bytes:
+        """The bytes of a record as they stand in the file."""
+        begin, end = self._spans[index].tolist()
+        return os.pread(self._file, end - begin, begin)
 
-def _parse_list(text: str, path: Path) -> list[Record]:
-    try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
-    for index, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, record {index}: expected an object, got {type(record).__name__}.")
-    return records
+    def line(self, index: int) -> int:
+        """The line of the file on which a record begins, counted from 1."""
+        begin = int(self._spans[index, 0])
+        return 1 + sum(
+            os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(0, begin, CHUNK)
+        )
 
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
 
-def _parse(line: str, path: Path, number: int) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not valid JSON ({error.msg}); mend the line.") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{path}, line {number}: expected an object, got {type(record).__name__}.")
-    return record
+    def __reduce__(self) -> tuple[type[RecordFile], tuple[Path]]:
+        return RecordFile, (self.path,)
 
 
 def text_field(record: Record, key: str, where: str, *, empty: bool = False) -> str:

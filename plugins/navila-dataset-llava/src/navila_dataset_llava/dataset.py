@@ -12,7 +12,7 @@ from navila.constants import IMAGE_TOKEN
 from navila.errors import DataError
 from navila.tokenization import escape_user_text, normalise_image_placeholders
 from navila_data.dataset import Dataset, LoadOptions
-from navila_data.records import media_path, read_records
+from navila_data.records import RecordFile, media_path
 from navila_data.sample import Role, Sample, Turn
 
 ROLES: Mapping[str, Role] = {"human": "user", "gpt": "assistant"}
@@ -25,7 +25,7 @@ class LlavaDataset(Dataset):
         self.name = name
         self.root = root
         self.annotations = annotations
-        self.records = read_records(annotations)
+        self.records = RecordFile(annotations)
 
     @classmethod
     def open(cls, name: str, root: Path, options: LoadOptions) -> LlavaDataset:

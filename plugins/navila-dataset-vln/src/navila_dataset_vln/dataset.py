@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
 from navila.actions import LEGAL_ANSWERS
 from navila.errors import DataError
 from navila.frames import BLACK, sample_indices
 from navila.prompts import navigation_prompt, normalise_instruction
 from navila_data.dataset import Dataset, LoadOptions
-from navila_data.records import media_path, read_records, text_field
+from navila_data.records import RecordFile, media_path, text_field
 from navila_data.sample import Sample, Turn
 
 #: Sub-folder of the data root and folder of the frames below it, by registered name.
@@ -28,7 +25,7 @@ class VLNDataset(Dataset):
         self.annotations = annotations
         self.frames = frames
         self.options = options
-        self.records = read_records(annotations, self._shrink)
+        self.records = RecordFile(annotations)
 
     @classmethod
     def open(cls, name: str, root: Path, options: LoadOptions) -> VLNDataset:
@@ -63,14 +60,6 @@ class VLNDataset(Dataset):
         ]
         (root / "annotations.json").write_text(json.dumps(records), encoding="utf-8")
         return cls.open("vln", root, LoadOptions(num_frames=2))
-
-    def _shrink(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The record with the frames that are shown: whole histories grow with the square of an episode's length."""
-        frames = record.get("frames")
-        if not isinstance(frames, list) or len(frames) <= self.options.num_frames:
-            return record
-        shown = (frames[i] for i in sample_indices(len(frames), self.options.num_frames))
-        return {**record, "frames": [sys.intern(name) if isinstance(name, str) else name for name in shown]}
 
     def __len__(self) -> int:
         return len(self.records)
