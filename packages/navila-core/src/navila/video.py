@@ -127,7 +127,8 @@ def _chosen(
     lasts = seconds[-1] + 1 / index.rate
     if first >= stop or (start is not None and start >= lasts):
         raise DataError(
-            f"{path} lasts {lasts:.2f} s and shows nothing from second {start or 0:g} to {lasts if end is None else end:g}"
+            f"{path} lasts {lasts:.2f} s and shows nothing from second {start or 0:g} to second "
+            f"{lasts if end is None else end:g}"
             ": change start or end."
         )
     if fps:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -13,36 +12,22 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers.generation.configuration_utils import GenerationConfig
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 
 from navila.constants import IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from navila.conversation import Template
-from navila.errors import ConfigError, DataError
-from navila.images import ImageProcessor, process_images, read_image
+from navila.errors import ConfigError, DataError, NavilaError
+from navila.images import ImageProcessor, process_images
 from navila.model.config import NavilaConfig
+from navila.model.media import MediaReader, Progress, Prompt, Turn, as_pil, encode
+from navila.model.settings import GenerationSettings, StopAtText, seeded
 from navila.model.splice import Spliced
+from navila.model.streaming import stream_text
 from navila.model.vision import VisionEncoder
-from navila.tokenization import escape_user_text, stop_token_ids, tokenize_with_images
-from navila.video import is_video, read_video
-
-#: A part of a message: text, an image (PIL or (H, W, 3) uint8), or the path of an image or a video.
-Part = str | Image.Image | NDArray[np.uint8] | Path
-
-#: Settings that change nothing; what is not set would come from the checkpoint's `generation_config.json`.
-_NEUTRAL = {
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-    "typical_p": 1.0,
-    "repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "early_stopping": False,
-    "num_return_sequences": 1,
-}
+from navila.tokenization import enclose_images, stop_token_ids, tokenize_with_images
 
 
 class ConversationalModel(PreTrainedModel, GenerationMixin):
@@ -59,6 +44,8 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
 
     embed: Callable[..., Spliced]
     """The batch as the language model takes it."""
+    encode_images: Callable[[Tensor], Tensor]
+    """(N, 3, H, W) pixels to (N, T, D) embeddings of the language model."""
 
     @property
     def tokens_per_image(self) -> int:
@@ -108,12 +95,13 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         return inputs
 
     def prompt_ids(self, prompt_text: str) -> list[int]:
-        """Token ids of a rendered prompt, -200 at images.
+        """Token ids of a rendered prompt, -200 at images, in `<im_start>…<im_end>` where the config says so.
 
         Raises:
             DataError: the prompt is longer than the model takes; cutting its end would cut the question.
         """
-        ids = tokenize_with_images(prompt_text, self.tokenizer)
+        text = enclose_images(prompt_text) if self.config.mm_use_im_start_end else prompt_text
+        ids = tokenize_with_images(text, self.tokenizer)
         images = ids.count(IMAGE_TOKEN_INDEX)
         taken = len(ids) + images * (self.tokens_per_image - 1)
         limit = getattr(self.llm.config, "tokenizer_model_max_length", None)
@@ -143,24 +131,24 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         image_features: Tensor | None = None,
         image_index: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        max_new_tokens: int = 128,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 50,
-        num_beams: int = 1,
         eos_token_id: int | Sequence[int] | None = None,
         **options: Any,
     ) -> Tensor:
         """New ids only, (B, at most `max_new_tokens`), rows that ended earlier padded.
 
-        Inputs as in `forward`; rows may differ in length (`attention_mask` says which positions are real). Settings are
-        those given here and no others: what a checkpoint's `generation_config.json` says about sampling is not used.
-        Answers end at `eos_token_id`, by default at `stop_ids()`; `options` are further settings and arguments of
-        transformers' `generate`, e.g. `repetition_penalty` or `streamer`.
+        Inputs as in `forward`; rows may differ in length (`attention_mask` says which positions are real). Answers end
+        at `eos_token_id`, by default at `stop_ids()`. `options` are those of `GenerationSettings`, and further ones of
+        transformers' `generate`, e.g. `streamer`; what a checkpoint's `generation_config.json` says is not used.
+
+        Raises:
+            ConfigError: an option is unknown or out of range.
         """
         if input_ids is None:
             raise DataError("generate needs input_ids: make them with model.prepare(prompt, images).")
+        settings, rest = GenerationSettings.split(options)
+        criteria = StoppingCriteriaList(rest.pop("stopping_criteria", ()))
+        if settings.stops:
+            criteria.append(StopAtText(self.tokenizer, settings.stops))
         batch = self.embed(
             input_ids,
             pixel_values=pixel_values,
@@ -170,23 +158,18 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
             padding_side="left",
         )
         stops = self.stop_ids() if eos_token_id is None else eos_token_id
-        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if do_sample else {}
-        settings = GenerationConfig(
-            **{**_NEUTRAL, **sampling},
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            num_beams=num_beams,
-            eos_token_id=stops if isinstance(stops, int) else list(stops),
-            pad_token_id=self.pad_id(),
-            use_cache=True,
-        )
-        rest = settings.update(**options)
-        return self.llm.generate(
-            inputs_embeds=batch.inputs_embeds,
-            attention_mask=batch.attention_mask.long(),
-            generation_config=settings,
-            **rest,
-        )
+        with seeded(settings.seed):
+            return self.llm.generate(
+                inputs_embeds=batch.inputs_embeds,
+                attention_mask=batch.attention_mask.long(),
+                stopping_criteria=criteria,
+                **{
+                    **settings.options(),
+                    "eos_token_id": stops if isinstance(stops, int) else list(stops),
+                    "pad_token_id": self.pad_id(),
+                    **rest,
+                },
+            )
 
     def pad_id(self) -> int:
         """The id rows are padded with: the tokenizer's, else an end-of-text id."""
@@ -196,56 +179,112 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
                 return int(candidate)
         return 0
 
-    def generate_content(self, parts: str | Sequence[Part], *, max_new_tokens: int = 512, **settings: Any) -> str:
-        """The answer to one user message of text, images and videos, in the order given; settings as in `generate`.
+    def generate_content(
+        self, prompt: Prompt, *, num_video_frames: int | None = None, fps: float | None = None, **settings: Any
+    ) -> str:
+        """The answer to a message of text, images and videos in any order, or to a conversation.
 
-        Of a video, `config.num_video_frames` frames are shown.
+        Args:
+            prompt: a text, or a list of parts: texts, PIL images, (H, W, 3) uint8 arrays, paths of images, videos and
+                folders of frames, and `Video`s; or a list of ("user" or "assistant", text or parts).
+            num_video_frames: frames shown of a video; the config's when None.
+            fps: frames shown of each second of a video, at most `num_video_frames`; the config's when None, and spread
+                evenly when 0.
+            settings: as in `GenerationSettings`.
 
         Raises:
-            ConfigError: the model has no conversation template.
-            DataError: a part is neither text nor an image, or cannot be read.
+            ConfigError: the model has no conversation template, or a setting is unknown or out of range.
+            DataError: a part is neither text nor an image, or cannot be read; or the prompt is longer than the model
+                takes.
         """
+        chosen = GenerationSettings.of(settings)
+        turns = MediaReader(self, num_video_frames=num_video_frames, fps=fps).turns(prompt)
+        return self.answers(self.inputs_of([turns]), chosen)[0]
+
+    def stream_content(
+        self, prompt: Prompt, *, num_video_frames: int | None = None, fps: float | None = None, **settings: Any
+    ) -> Iterator[str]:
+        """The answer of `generate_content` piece by piece, as it is generated; joined, the pieces are that answer.
+
+        Mistakes in the arguments are raised here; what goes wrong later is raised by the iterator. Closing it ends the
+        generation.
+        """
+        chosen = GenerationSettings.of(settings)
+        turns = MediaReader(self, num_video_frames=num_video_frames, fps=fps).turns(prompt)
+        return self.answer_pieces(self.inputs_of([turns]), chosen)
+
+    def generate_contents(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        num_video_frames: int | None = None,
+        fps: float | None = None,
+        **settings: Any,
+    ) -> list[str]:
+        """The answers to many prompts, made in one batch; media that several of them show are encoded once.
+
+        Arguments and errors as in `generate_content`; an error names the prompt, counted from 0.
+        """
+        chosen = GenerationSettings.of(settings)
+        reader = MediaReader(self, num_video_frames=num_video_frames, fps=fps)
+        conversations: list[list[Turn]] = []
+        for number, prompt in enumerate(prompts):
+            try:
+                conversations.append(reader.turns(prompt))
+                self.turns_ids(conversations[-1])
+            except NavilaError as error:
+                raise type(error)(f"Prompt {number}: {error}") from None
+        return self.answers(self.inputs_of(conversations), chosen) if conversations else []
+
+    def turns_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Token ids of a conversation with an open answer, -200 at images; raises as `generate_content`."""
         if self.template is None:
             raise ConfigError("The model names no conversation template: load it with navila.load(..., template=NAME).")
-        text, images = message_of(
-            [parts] if isinstance(parts, str) else parts, self.tokenizer, num_frames=self.config.num_video_frames
-        )
-        prompt = self.template.render([("user", text), ("assistant", None)])
-        ids = self.generate(**self.prepare(prompt, images), max_new_tokens=max_new_tokens, **settings)
-        return self.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+        messages = [(turn.role, turn.text) for turn in turns]
+        return self.prompt_ids(self.template.render([*messages, ("assistant", None)]))
 
+    def inputs_of(
+        self, conversations: Sequence[Sequence[Turn]], progress: Progress | None = None
+    ) -> dict[str, Tensor | None]:
+        """Inputs of `generate`: rows padded on the left, every distinct frame encoded once in its life."""
+        rows = [self.turns_ids(turns) for turns in conversations]
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self.pad_id())
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        for row, row_ids in enumerate(rows):
+            ids[row, longest - len(row_ids) :] = torch.tensor(row_ids)
+            mask[row, longest - len(row_ids) :] = True
+        inputs: dict[str, Tensor | None] = {
+            "input_ids": ids.to(self.device),
+            "attention_mask": mask.to(self.device),
+        }
+        frames = [frame for turns in conversations for turn in turns for frame in turn.frames]
+        if frames:
+            inputs["image_features"], inputs["image_index"] = encode(self, frames, progress)
+        return inputs
 
-def message_of(parts: Sequence[Part], tokenizer: Any, *, num_frames: int) -> tuple[str, list[Image.Image]]:
-    """The text of a message with `<image>` where images go, and the images.
+    def answers(self, inputs: Mapping[str, Tensor | None], settings: GenerationSettings) -> list[str]:
+        """What the model says to each row of `inputs_of`."""
+        ids = self.generate(**inputs, **vars(settings))
+        return [self._answer(row, settings) for row in ids.tolist()]
 
-    Raises:
-        DataError: a part is neither text nor an image, or cannot be read.
-    """
-    text, images = "", []
-    # Neighbouring texts are one text: a control token must not pass because two of them hold its halves.
-    for is_text, neighbours in groupby(parts, lambda part: isinstance(part, str)):
-        if is_text:
-            text += escape_user_text("".join(map(str, neighbours)), tokenizer)
-            continue
-        for part in neighbours:
-            if isinstance(part, Path):
-                frames = read_video(part, num_frames) if is_video(part) else [read_image(part)]
-            else:
-                frames = [as_pil(part)]
-            images += frames
-            text += f"{IMAGE_TOKEN}\n" * len(frames)
-    return text.strip(), images
+    def answer_pieces(self, inputs: Mapping[str, Tensor | None], settings: GenerationSettings) -> Iterator[str]:
+        """What the model says to the one row of `inputs_of`, piece by piece.
 
+        Raises:
+            ConfigError: beam search, which knows the answer only in the end.
+        """
+        if settings.num_beams > 1:
+            raise ConfigError(f"num_beams is {settings.num_beams}, but beams cannot be streamed: leave it out.")
 
-def as_pil(image: Any) -> Image.Image:
-    """A PIL image from one, or from an (H, W, 3) uint8 array.
+        def generate(streamer: BaseStreamer, left: StoppingCriteria) -> Tensor:
+            return self.generate(**inputs, **vars(settings), streamer=streamer, stopping_criteria=[left])
 
-    Raises:
-        DataError: it is neither.
-    """
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return Image.fromarray(image)
-    what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise DataError(f"An image must be PIL or a uint8 array (H, W, 3), got a {what}: convert it first.")
+        return stream_text(generate, lambda ids: self._answer(ids, settings), stops=settings.stops)
+
+    def _answer(self, ids: Sequence[int], settings: GenerationSettings) -> str:
+        """New ids as text, without what ends it."""
+        ends = set(self.stop_ids())
+        said = list(takewhile(lambda token: token not in ends, ids))
+        text = self.tokenizer.decode(said, skip_special_tokens=True)
+        return text[: min((text.find(stop) for stop in settings.stops if stop in text), default=None)].strip()
