@@ -7,7 +7,13 @@ import click
 from navila.cli.subcommands import Subcommands
 
 #: Name to (target, summary); each command is a module of its own in `navila.cli.models`.
-_COMMANDS: dict[str, tuple[str, str]] = {}
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("navila.cli.models.build:build", "Compose a model from parts and write it"),
+    "freeze-golden": ("navila.cli.models.golden:freeze_golden", "Record what a checkpoint computes, stage by stage"),
+    "info": ("navila.cli.models.info:info", "Parts, parameters, tokens and memory, without loading"),
+    "merge-lora": ("navila.cli.models.merge:merge_lora", "Merge a LoRA or DoRA adapter into its base"),
+    "verify": ("navila.cli.models.golden:verify", "Compare a checkpoint with a record, stage by stage"),
+}
 
 
 @click.group(cls=Subcommands, targets=_COMMANDS)
