@@ -182,6 +182,24 @@ def test_parts_of_different_checkpoints_are_composed(trained: Path, walks: Path,
     assert same(weights(trained), weights(tmp_path / "run")) == {"llm", "vision_tower"}
 
 
+def test_length_and_ends_of_images_are_put_on_record(trained: Path, walks: Path, tmp_path: Path):
+    train(
+        *("--model_name_or_path", trained, "--data_mixture", f"vln:{walks}", "--output_dir", tmp_path / "run"),
+        *("--max_steps", 1, "--report_to", "none", "--save_strategy", "no", "--on_bad_data", "raise"),
+        *("--model_max_length", 513, "--mm_use_im_start_end", "True"),
+    )
+    config = json.loads((tmp_path / "run" / "llm" / "config.json").read_text())
+    assert config["rope_scaling"] == {"type": "linear", "factor": 2.0}
+    assert config["tokenizer_model_max_length"] == 513
+    model = navila.load(tmp_path / "run", device="cpu")
+    assert model.config.mm_use_im_start_end
+    start = model.tokenizer.convert_tokens_to_ids("<im_start>")
+    # It occurs in what was trained on, so its row has moved away from the one next to it.
+    rows = model.llm.get_input_embeddings().weight[start : start + 2]
+    assert not torch.equal(rows[0], rows[1])
+    assert json.loads((trained / "llm" / "config.json").read_text())["tokenizer_model_max_length"] == 256
+
+
 def test_learning_rates_of_the_parts(trained: Path, walks: Path, tmp_path: Path):
     train(
         *("--model_name_or_path", trained, "--data_mixture", f"vln:{walks}", "--output_dir", tmp_path / "run"),
@@ -215,7 +233,7 @@ def test_broken_frames_are_left_out_counted_and_bounded(trained: Path, walks: Pa
         (["--learning_rate", "fast"], "learning_rate"),
         (["--max_steps"], "max_steps"),
         (["--llm", "{model_type"], "not valid JSON"),
-        (["--mm_use_im_start_end", "True"], "not supported"),
+        (["--mm_use_im_patch_token", "True"], "not supported"),
         (["--config", "nowhere.yaml"], "cannot be read"),
         (["stray"], "stray"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from navila.constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from navila.constants import IGNORE_INDEX, IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from navila.conversation import Message, Span, Template
 from navila.errors import ConfigError
 
@@ -25,6 +25,12 @@ def tokenize_with_images(prompt: str, tokenizer: Any) -> list[int]:
         tokenizer: a transformers tokenizer; left as it is.
     """
     return _tokenize(prompt, tokenizer, with_ends=False)[0]
+
+
+def enclose_images(text: str) -> str:
+    """Put `<im_start>` and `<im_end>` around each `<image>` that does not stand between them already."""
+    enclosed = f"{IMAGE_START_TOKEN}{IMAGE_TOKEN}{IMAGE_END_TOKEN}"
+    return text.replace(enclosed, IMAGE_TOKEN).replace(IMAGE_TOKEN, enclosed)
 
 
 def tokenize_supervised(spans: Sequence[Span], tokenizer: Any) -> tuple[list[int], list[int]]:

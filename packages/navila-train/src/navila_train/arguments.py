@@ -32,6 +32,7 @@ class ModelArguments:
     conversation: str | None = option(None, "Conversation template, e.g. llama_3.", "version")
     mm_vision_select_layer: int = option(-2, "Layer whose features the encoder gives.")
     mm_vision_select_feature: str = option("cls_patch", "Which of them: cls_patch (all) or patch.")
+    mm_use_im_start_end: bool = option(False, "Put images between the tokens <im_start> and <im_end>.")
     attn_implementation: str | None = option(None, "Attention of transformers, e.g. sdpa, flash_attention_2.")
 
 
@@ -104,7 +105,6 @@ COMMON_TRAINER_FLAGS = (
 RENAMED = {"evaluation_strategy": "eval_strategy", "mm_projector_type": "mm_projector", "version": "conversation"}
 #: Flags of NaVILA's scripts that change nothing here; the value that may be given, or None for any.
 WITHOUT_EFFECT = {
-    "mm_use_im_start_end": "False",
     "mm_use_im_patch_token": "False",
     "lazy_preprocess": None,
     "is_multimodal": None,

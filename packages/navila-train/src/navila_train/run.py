@@ -15,6 +15,7 @@ from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM, build
 from navila.model.context import record_length
 from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
+from navila.model.vocabulary import add_config_tokens
 from navila.plugins import default_host
 from navila_data.collator import Collator
 from navila_data.dataset import LoadOptions
@@ -114,6 +115,9 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
             model_max_length=arguments.training.model_max_length,
         )
         model.config.num_video_frames = arguments.data.num_video_frames
+        if wanted.mm_use_im_start_end:
+            model.config.mm_use_im_start_end = True
+            add_config_tokens(model.config, model.tokenizer, model.llm)
         return model
     llm = wanted.llm or base
     missing = [
@@ -137,6 +141,7 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
         image_aspect_ratio=arguments.data.image_aspect_ratio,
         mm_vision_select_layer=wanted.mm_vision_select_layer,
         mm_vision_select_feature=wanted.mm_vision_select_feature,
+        mm_use_im_start_end=wanted.mm_use_im_start_end,
     )
 
 
@@ -211,6 +216,7 @@ def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Argument
         max_length=max_length,
         history_dropout=data.history_dropout,
         seed=seed,
+        enclose=model.config.mm_use_im_start_end,
     )
     pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
     collator = Collator(

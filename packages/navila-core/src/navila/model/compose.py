@@ -16,7 +16,7 @@ from navila.model.config import NavilaConfig
 from navila.model.context import check_length, record_length
 from navila.model.load import check_attention, model_type_of, resolve_dtype, template_for
 from navila.model.location import checkpoint_folder, read_json
-from navila.model.vocabulary import add_pad_token, grow_vocabulary
+from navila.model.vocabulary import add_config_tokens, add_pad_token, grow_vocabulary
 from navila.model.weights import cast_parameters
 from navila.plugins import default_host
 
@@ -94,6 +94,7 @@ def build(
         language_model = backend.from_pretrained(llm_folder, **options)
     add_pad_token(words, language_model)
     grow_vocabulary(language_model, len(words))
+    add_config_tokens(root, words, language_model)
     if model_max_length is not None:
         record_length(language_model, words, model_max_length)
 

@@ -22,6 +22,9 @@ _DEFAULTS: dict[str, Any] = {
     "mm_vision_select_layer": -2,
     "mm_vision_select_feature": None,
     "conversation": None,
+    "mm_use_im_start_end": False,
+    "num_time_tokens": 0,
+    "time_token_format": "<t{t}>",
 }
 
 
@@ -37,6 +40,8 @@ class NavilaConfig(PretrainedConfig):
         mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`); when
             the feature is None, all patches and no class token.
         conversation: name of the template the model was trained with.
+        mm_use_im_start_end: images stand between `<im_start>` and `<im_end>` in prompts.
+        num_time_tokens, time_token_format: tokens for points in time, and how they are written.
 
     Every other key of a file becomes an attribute too and is written back.
     """
@@ -54,6 +59,9 @@ class NavilaConfig(PretrainedConfig):
     mm_vision_select_layer: int
     mm_vision_select_feature: str | None
     conversation: str | None
+    mm_use_im_start_end: bool
+    num_time_tokens: int
+    time_token_format: str
 
     def __init__(self, **fields: Any) -> None:
         given = copy.deepcopy(fields)

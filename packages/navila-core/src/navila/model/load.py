@@ -13,6 +13,7 @@ from navila.model.components import llm_backend, projector, vision_encoder
 from navila.model.config import NavilaConfig, part_config
 from navila.model.context import check_length, record_length
 from navila.model.location import checkpoint_folder, read_json, read_root
+from navila.model.vocabulary import add_config_tokens
 from navila.model.weights import cast_parameters
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def load(
     tokenizer = backend.load_tokenizer(llm_folder)
     if model_max_length is not None:
         record_length(llm, tokenizer, model_max_length)
+    add_config_tokens(config, tokenizer, llm)
 
     vision_folder = folder / "vision_tower"
     encoder_class = vision_encoder(model_type_of(vision_folder, config.vision_tower_cfg))
@@ -122,7 +124,7 @@ def read_config(folder: Path) -> NavilaConfig:
         config = NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
     except Exception as error:
         raise CheckpointError(f"{folder / 'config.json'} has a field of a wrong kind: {error}") from error
-    for name in ("num_video_frames", "mm_vision_select_layer"):
+    for name in ("num_video_frames", "mm_vision_select_layer", "num_time_tokens"):
         if type(getattr(config, name)) is not int:
             raise CheckpointError(
                 f"{folder / 'config.json'} has {name} {getattr(config, name)!r} where a whole number is expected."
