@@ -116,6 +116,7 @@ def test_pixels_without_a_processor_file(goldens: Path) -> None:
         ({"norm_type": "batch_norm"}, "norm_type is 'batch_norm'"),
         ({"hidden_act": "gulu"}, "hidden_act is 'gulu'"),
         ({"num_attention_heads": 5}, "does not divide"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
     ],
 )
 def test_a_wrong_config_is_told(config: dict[str, Any], words: str) -> None:

@@ -70,6 +70,18 @@ def test_what_never_runs_is_never_trained(architecture: str) -> None:
     assert [name for name, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+def test_stochastic_depth_of_model_args_is_for_training_only() -> None:
+    config = config_of("vit_tiny_patch16_224")
+    dropping = {**config, "model_args": {**SIZES, "drop_path_rate": 0.5}}
+    plain, encoder = TimmEncoder(config, select_layer=-1).eval(), TimmEncoder(dropping, select_layer=-1)
+    encoder.load_state_dict(plain.state_dict())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected, trained, evaluated = plain(pixels()), encoder.train()(pixels()), encoder.eval()(pixels())
+    assert torch.equal(evaluated, expected)
+    assert not torch.allclose(trained, expected)
+
+
 def test_plain_and_fused_attention_agree() -> None:
     fused = TimmEncoder(config_of("vit_base_patch16_clip_224"), attn_implementation="sdpa").eval()
     plain = TimmEncoder(config_of("vit_base_patch16_clip_224"), attn_implementation="eager").eval()

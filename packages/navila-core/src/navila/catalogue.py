@@ -57,11 +57,29 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         dist="navila-encoder-intern",
         kind="vision-encoder",
         names=("intern", "intern-300m-448", "intern-6b-224", "intern-6b-448"),
-        model_types=("intern_vit_6b",),
+        model_types=("intern_vit_6b", "internvl_chat"),
     ),
     CatalogueEntry(dist="navila-encoder-timm", kind="vision-encoder", names=("timm",), model_types=("timm",)),
     CatalogueEntry(
         dist="navila-encoder-openclip", kind="vision-encoder", names=("openclip",), model_types=("open_clip",)
+    ),
+    CatalogueEntry(
+        dist="navila-encoder-radio",
+        kind="vision-encoder",
+        names=(
+            "radio",
+            "radio-v2.5-b",
+            "radio-v2.5-l",
+            "radio-v2.5-h",
+            "radio-v2.5-g",
+            "c-radio-v3-b",
+            "c-radio-v3-l",
+            "c-radio-v3-h",
+            "c-radio-v3-g",
+            "c-radio-v4-so400m",
+            "c-radio-v4-h",
+        ),
+        model_types=("radio",),
     ),
     CatalogueEntry(
         dist="navila-projector-mlp",

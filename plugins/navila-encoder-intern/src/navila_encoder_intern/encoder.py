@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from navila.images import ImageProcessor
+from navila.model.location import read_json
 from navila.model.vision import VisionEncoder
+from navila.model.weights import read_state_dict
 from torch import Tensor, nn
 
 from navila_encoder_intern.network import InternVit, InternVitConfig
@@ -80,6 +83,16 @@ class InternEncoder(VisionEncoder):
 
     def default_image_processor(self) -> ImageProcessor:
         return ImageProcessor.square(self.image_size, mean=MEAN, std=STD)
+
+    @classmethod
+    def select_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model_type": "intern_vit_6b", **config.get("vision_config", config)}
+
+    @classmethod
+    def read_weights(cls, folder: Path) -> dict[str, Tensor]:
+        # In a whole InternVL the tower stands beside a language model and a projector.
+        whole = "vision_config" in read_json(folder / "config.json")
+        return read_state_dict(folder, "vision_model." if whole else "")
 
     @classmethod
     def default_config(cls, name: str) -> dict[str, Any]:

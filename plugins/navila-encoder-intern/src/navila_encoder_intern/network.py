@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 from navila.errors import ConfigError
+from navila.model.stochastic_depth import drop_path, drop_rates
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -36,6 +37,8 @@ class InternVitConfig:
     initializer_factor: float = 0.1
     """Layer scale of a new network."""
     initializer_range: float = 0.02
+    drop_path_rate: float = 0.0
+    """Share of samples that the last layer's branches leave out in training, rising from 0 at the first layer."""
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
@@ -49,6 +52,10 @@ class InternVitConfig:
         for key, value, choices in (("norm_type", config.norm_type, NORMS), ("hidden_act", config.hidden_act, ACT2FN)):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r} in the vision tower's config: use one of {', '.join(choices)}.")
+        if not 0 <= config.drop_path_rate < 1:
+            raise ConfigError(
+                f"drop_path_rate is {config.drop_path_rate} in the vision tower's config: use 0 to below 1."
+            )
         if config.hidden_size % config.num_attention_heads:
             raise ConfigError(
                 f"num_attention_heads is {config.num_attention_heads} in the vision tower's config, which does not "
@@ -73,7 +80,8 @@ class InternVit(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(config)
         self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(Layer(config, fused) for _ in range(config.num_hidden_layers))
+        rates = drop_rates(config.drop_path_rate, config.num_hidden_layers)
+        self.encoder.layers = nn.ModuleList(Layer(config, rate, fused) for rate in rates)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -108,8 +116,9 @@ class Embeddings(nn.Module):
 class Layer(GradientCheckpointingLayer):
     """Attention and MLP, each normalised before and scaled channel by channel after; both residual."""
 
-    def __init__(self, config: InternVitConfig, fused: bool) -> None:
+    def __init__(self, config: InternVitConfig, drop_path_rate: float, fused: bool) -> None:
         super().__init__()
+        self.drop_path_rate = drop_path_rate
         self.norm1, self.norm2 = config.norm(), config.norm()
         self.attn = Attention(config, fused)
         self.mlp = Mlp(config)
@@ -117,8 +126,10 @@ class Layer(GradientCheckpointingLayer):
         self.ls2 = nn.Parameter(config.initializer_factor * torch.ones(config.hidden_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        hidden = hidden + self.ls1 * self.attn(self.norm1(hidden))
-        return hidden + self.ls2 * self.mlp(self.norm2(hidden))
+        attended = self.ls1 * self.attn(self.norm1(hidden))
+        hidden = hidden + drop_path(attended, self.drop_path_rate, self.training)
+        mixed = self.ls2 * self.mlp(self.norm2(hidden))
+        return hidden + drop_path(mixed, self.drop_path_rate, self.training)
 
 
 class Attention(nn.Module):

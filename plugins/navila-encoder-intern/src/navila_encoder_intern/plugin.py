@@ -8,7 +8,7 @@ from navila import hookimpl
 from navila.specs import VisionEncoderSpec
 
 TARGET = "navila_encoder_intern.encoder:InternEncoder"
-MODEL_TYPES = ("intern_vit_6b",)
+MODEL_TYPES = ("intern_vit_6b", "internvl_chat")
 URL = "https://arxiv.org/abs/2312.14238"
 
 

@@ -1,0 +1,1 @@
+"""RADIO and C-RADIO vision encoders for navila."""
