@@ -142,6 +142,9 @@ def model_type_of(folder: Path, fallback: Any) -> str:
         return "timm"
     if model_type is None and (folder / "open_clip_config.json").is_file():
         return "open_clip"
+    if not model_type and config.get("architectures") == ["RADIOModel"]:
+        # NVIDIA's own files name their class only.
+        return "radio"
     if not isinstance(model_type, str):
         raise CheckpointError(f"{path} has no model_type: without it the part cannot be told.")
     return model_type
