@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from navila.errors import ConfigError, DataError, UnknownComponentError
+from navila_data.datasets_file import add
 from navila_data.mixture import Mixture, parse_mixture, permutation
 from navila_data.sampler import GroupedSampler, ShuffledSampler
 
@@ -27,19 +28,31 @@ def folder_of(root: Path, name: str, episodes: int, steps: int) -> Path:
 
 
 def test_items_repeats_and_folders_are_parsed():
-    items = parse_mixture("r2r + rxr*2+vln:runs/a*3+runs/b+llava:c")
-    assert [(item.name, item.folder, item.repeat) for item in items] == [
-        ("r2r", None, 1),
-        ("rxr", None, 2),
-        ("vln", Path("runs/a"), 3),
-        ("", Path("runs/b"), 1),
-        ("llava", Path("c"), 1),
+    items = parse_mixture("r2r + rxr*2+vln:runs/a*3+runs/b+llava:c:0.3+r2r[10:]+human[:5] * .5+./v1.5")
+    assert [(item.name, item.folder, item.start, item.stop, item.amount) for item in items] == [
+        ("r2r", None, None, None, 1),
+        ("rxr", None, None, None, 2),
+        ("vln", Path("runs/a"), None, None, 3),
+        ("", Path("runs/b"), None, None, 1),
+        ("llava", Path("c"), None, None, 0.3),
+        ("r2r", None, 10, None, 1),
+        ("human", None, None, 5, 0.5),
+        ("", Path("v1.5"), None, None, 1),
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("", "empty item"), ("r2r+", "empty item"), ("r2r*0", "1 or more"), ("r2r*x", "1 or more"), ("vln:", "no folder")],
+    [
+        ("", "empty item"),
+        ("r2r+", "empty item"),
+        ("r2r*0", "more than 0"),
+        ("r2r*x", "followed by what it takes"),
+        ("r2r*-1", "followed by what it takes"),
+        ("r2r[3]", "followed by what it takes"),
+        ("r2r[3:2]", "3:2 is empty"),
+        ("vln:", "no folder"),
+    ],
 )
 def test_a_malformed_mixture_is_one_sentence(text: str, match: str):
     with pytest.raises(ConfigError, match=match):
@@ -64,6 +77,59 @@ def test_repeats_and_order_of_a_mixture(tmp_path: Path):
     assert [mixture[i].record for i in range(8)] == ["0-0", "0-1", "0-2"] * 2 + ["0-0", "0-1"]
     with pytest.raises(IndexError):
         mixture[8]
+
+
+def test_amounts_and_ranges_of_a_mixture(tmp_path: Path):
+    one = folder_of(tmp_path, "one", 1, 100)
+    share = Mixture.open(f"vln:{one}:0.3")
+    drawn = [share.locate(i)[1] for i in range(len(share))]
+    assert len(set(drawn)) == 30
+    assert drawn == sorted(drawn)
+    assert drawn != list(range(30))
+    assert [Mixture.open(f"vln:{one}:0.3").locate(i)[1] for i in range(30)] == drawn
+    more = Mixture.open(f"vln:{one}[90:]*2.5")
+    assert [more.locate(i)[1] for i in range(20)] == [*range(90, 100)] * 2
+    assert len(more) == 25
+    assert {more.locate(i)[1] for i in range(20, 25)} <= set(range(90, 100))
+    with pytest.raises(DataError, match="has 100 samples"):
+        Mixture.open(f"vln:{one}[100:]")
+
+
+def test_names_of_a_datasets_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder_of(tmp_path, "one", 1, 4)
+    (tmp_path / "one" / "annotations.json").rename(tmp_path / "one" / "train.json")
+    file = tmp_path / "datasets.yaml"
+    add(file, "night", {"format": "vln", "folder": "one", "annotations": "train.json", "media": "."})
+    add(file, "r2r", {"format": "vln", "folder": "one", "annotations": "train.json"})
+    add(file, "both", "night*2+r2r:0.5")
+    monkeypatch.setenv("NAVILA_DATASETS", str(file))
+    mixture = Mixture.open("both*2")
+    assert mixture.counts() == {"night": 16, "r2r": 4}, "a user's name goes before a plugin's"
+    assert mixture[0].media[-1] == tmp_path / "one" / "0" / "frame_0.jpg"
+    with pytest.raises(ConfigError, match="defines 'night' already"):
+        add(file, "night", "r2r")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a: {format: vln}", "needs a format and a folder"),
+        ("a: {format: vln, folder: x, path: y}", "unknown key 'path'"),
+        ("a: 3", "must be a mixture"),
+        ("a+b: r2r", "cannot name a dataset"),
+        ("- a", "must map names"),
+        ("a: [", "cannot be read as YAML"),
+        ("a: b\nb: a", "contains itself"),
+        ("a: {format: vln, folder: nowhere}", "folder .*nowhere of 'a' does not exist"),
+    ],
+)
+def test_a_malformed_datasets_file_is_one_sentence(tmp_path: Path, monkeypatch, text: str, match: str):
+    file = tmp_path / "datasets.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("NAVILA_DATASETS", str(file))
+    with pytest.raises((ConfigError, DataError), match=match) as caught:
+        Mixture.open("a")
+    assert str(file) in str(caught.value)
 
 
 def test_a_finished_recording_needs_no_format(tmp_path: Path):

@@ -19,6 +19,10 @@ class LoadOptions:
     """Frames a navigation or video sample shows."""
     normalise_instructions: bool = False
     """Clean instructions up as NaVILA's training did (line breaks, capitals, spaces before full stops)."""
+    annotations: Path | None = None
+    """The annotation file, where it is not the format's usual one."""
+    media: Path | None = None
+    """The folder that media paths are relative to, where it is not the format's usual one."""
 
 
 class Dataset(ABC):

@@ -1,10 +1,12 @@
-"""Mixtures of datasets: `r2r+rxr*2+vln:runs/houses`."""
+"""Mixtures of datasets: `r2r+rxr*2+human:0.3+vln:runs/houses`."""
 
 from __future__ import annotations
 
 import bisect
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,59 +15,92 @@ from navila.errors import ConfigError, DataError
 from navila.plugins import default_host
 
 from navila_data.dataset import Dataset, LoadOptions
+from navila_data.datasets_file import NamedDataset, named_datasets
 from navila_data.sample import Sample
 
 #: The file that names a recorded folder's format and marks it complete.
 MANIFEST = "dataset.json"
+_AMOUNT = re.compile(r"(?P<rest>.+?)\s*[*:]\s*(?P<number>\d+(\.\d+)?|\.\d+)")
+_RANGE = re.compile(r"(?P<rest>.+?)\s*\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureItem:
-    """One summand: a registered dataset, or a folder of a registered format, seen `repeat` times an epoch."""
+    """One summand: a named dataset, or a folder of a registered format."""
 
     name: str
     """Empty when the folder's manifest is to say."""
     folder: Path | None = None
-    repeat: int = 1
+    start: int | None = None
+    stop: int | None = None
+    """Only the samples from `start` up to `stop` are used."""
+    amount: float = 1.0
+    """How often an epoch sees a sample; of a part of one, a drawn share of the samples is seen once more."""
 
 
 def parse_mixture(text: str) -> tuple[MixtureItem, ...]:
-    """Parse `NAME`, `NAME:FOLDER` or `FOLDER` (recognised by a `/`), each with an optional `*N`, joined by `+`.
+    """Parse items joined by `+`: `NAME`, `FORMAT:FOLDER` or `FOLDER` (recognised by a `/`), each with an optional range
+    `[START:STOP]` and an optional amount, `*2` or `:0.3`.
 
     Raises:
-        ConfigError: an item is empty or its repeat is not a positive whole number.
+        ConfigError: an item is empty or malformed.
     """
-    items = []
-    for part in text.split("+"):
-        body, star, count = part.strip().rpartition("*")
-        if not star:
-            body, count = part.strip(), "1"
-        if not body.strip():
-            raise ConfigError(f'Mixture "{text}" has an empty item: write NAME+NAME*2+FORMAT:FOLDER.')
-        if not count.strip().isdigit() or int(count) < 1:
-            raise ConfigError(f'Mixture item "{part.strip()}": the number after * must be 1 or more.')
-        name, colon, folder = body.strip().partition(":")
-        if not colon and "/" in name:
-            name, folder = "", name
-        elif colon and not folder:
-            raise ConfigError(f'Mixture item "{part.strip()}" names no folder after ":".')
-        items.append(MixtureItem(name=name.strip(), folder=Path(folder) if folder else None, repeat=int(count)))
-    return tuple(items)
+    return tuple(_parse_item(part.strip(), text) for part in text.split("+"))
 
 
-def open_item(item: MixtureItem, root: Path | None, options: LoadOptions) -> Dataset:
-    """Open one item through the plugin registry.
+def _parse_item(part: str, text: str) -> MixtureItem:
+    source, amount, start, stop = part, 1.0, None, None
+    if match := _AMOUNT.fullmatch(source):
+        source, amount = match["rest"], float(match["number"])
+        if amount == 0:
+            raise ConfigError(f'Mixture item "{part}": the amount must be more than 0; leave the item out instead.')
+    if match := _RANGE.fullmatch(source):
+        source, start, stop = match["rest"], *(int(match[end]) if match[end] else None for end in ("start", "stop"))
+        if stop is not None and (start or 0) >= stop:
+            raise ConfigError(f'Mixture item "{part}": the range {start or 0}:{stop} is empty.')
+    if not source:
+        raise ConfigError(f'Mixture "{text}" has an empty item: write NAME+NAME*2+FORMAT:FOLDER.')
+    if strange := set(source) & set("*[]"):
+        raise ConfigError(
+            f'Mixture item "{part}": {sorted(strange)[0]!r} must be followed by what it takes, as in NAME*2, NAME:0.3 '
+            "or NAME[0:1000]."
+        )
+    name, colon, folder = source.partition(":")
+    if not colon and "/" in name:
+        name, folder = "", name
+    elif colon and not folder:
+        raise ConfigError(f'Mixture item "{part}" names no folder after ":".')
+    return MixtureItem(
+        name=name.strip(), folder=Path(folder) if folder else None, start=start, stop=stop, amount=amount
+    )
+
+
+def open_item(
+    item: MixtureItem,
+    root: Path | None,
+    options: LoadOptions,
+    named: Mapping[str, NamedDataset] | None = None,
+) -> Dataset:
+    """Open the dataset of one item: one of `named`, or through the plugin registry.
 
     Raises:
         ConfigError: a registered dataset needs `--data_path` and none was given.
         DataError: a folder or file is missing or malformed.
-        UnknownComponentError: no plugin offers the name.
+        UnknownComponentError: nobody offers the name.
     """
+    registry = default_host().registry("dataset")
+    own = (named or {}).get(item.name) if item.folder is None else None
+    if own is not None and own.folder is not None:
+        if not own.folder.is_dir():
+            raise DataError(f"{own.file}: the folder {own.folder} of {own.name!r} does not exist; mend the file.")
+        places = replace(options, annotations=own.annotations, media=own.media)
+        dataset: Dataset = registry.load(own.format).open(own.format, own.folder, places)
+        dataset.name = own.name
+        return dataset
     folder = item.folder
     if folder is not None and not folder.is_absolute() and root is not None and not folder.exists():
         folder = root / folder
     name = item.name
-    registry = default_host().registry("dataset")
     if name:
         # An unknown name is told before anything about its folder.
         registry.spec(name)
@@ -87,27 +122,81 @@ def _manifest_format(folder: Path) -> str:
         ) from None
 
 
+def expand(
+    text: str, named: Mapping[str, NamedDataset], *, amount: float = 1.0, within: tuple[str, ...] = ()
+) -> tuple[MixtureItem, ...]:
+    """The items of a mixture, names of mixtures replaced by what they stand for.
+
+    Raises:
+        ConfigError: an item is malformed, or a mixture contains itself.
+    """
+    items: list[MixtureItem] = []
+    for item in parse_mixture(text):
+        own = named.get(item.name) if item.folder is None else None
+        if own is None or not own.mixture:
+            items.append(replace(item, amount=item.amount * amount))
+            continue
+        if item.name in within:
+            raise ConfigError(f"{own.file}: the mixture {item.name!r} contains itself; mend the file.")
+        if item.start is not None or item.stop is not None:
+            raise ConfigError(f"{item.name!r} is a mixture, of which no range can be taken: take ranges of its parts.")
+        items += expand(own.mixture, named, amount=item.amount * amount, within=(*within, item.name))
+    return tuple(items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The samples of one dataset that an epoch sees once."""
+
+    dataset: Dataset
+    indices: Sequence[int]
+
+    @staticmethod
+    def of(dataset: Dataset, item: MixtureItem) -> list[Part]:
+        """What an item asks for: whole passes over its range, then a drawn share of it.
+
+        Raises:
+            DataError: the range lies beyond the dataset's end.
+        """
+        size = len(dataset)
+        whole = range(size)[item.start : item.stop]
+        if size and not whole:
+            raise DataError(f"{dataset.name} has {size} samples: the range from {item.start} on is empty.")
+        passes, share = divmod(item.amount, 1)
+        parts = [Part(dataset=dataset, indices=whole)] * int(passes)
+        if count := round(share * len(whole)):
+            # The same samples in every epoch and every run: a mixture is data, and data does not depend on the seed.
+            drawn = np.sort(np.random.default_rng(0).permutation(len(whole))[:count]) + whole.start
+            parts.append(Part(dataset=dataset, indices=drawn.tolist()))
+        return parts
+
+
 class Mixture:
     """Datasets put end to end, repeats included."""
 
-    def __init__(self, datasets: list[tuple[Dataset, int]]) -> None:
-        self.parts = [dataset for dataset, repeat in datasets for _ in range(repeat)]
-        self._ends = list(accumulate(len(part) for part in self.parts))
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = list(parts)
+        self._ends = list(accumulate(len(part.indices) for part in self.parts))
         if not self._ends or self._ends[-1] == 0:
             raise DataError("The data mixture holds no sample: check its folders.")
 
     @classmethod
     def open(cls, text: str, root: Path | None = None, options: LoadOptions | None = None) -> Mixture:
-        """Open every item of a mixture string; see `parse_mixture` and `open_item` for what it raises."""
+        """Open every item of a mixture string; see `expand`, `open_item` and `Part.of` for what it raises."""
         options = options or LoadOptions()
-        return cls([(open_item(item, root, options), item.repeat) for item in parse_mixture(text)])
+        named = named_datasets()
+        parts: list[Part] = []
+        for item in expand(text, named):
+            parts += Part.of(open_item(item, root, options, named), item)
+        return cls(parts)
 
     def locate(self, index: int) -> tuple[Dataset, int]:
         """The dataset an index of the mixture falls into, and the index there."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        part = bisect.bisect_right(self._ends, index)
-        return self.parts[part], index - (self._ends[part - 1] if part else 0)
+        number = bisect.bisect_right(self._ends, index)
+        part = self.parts[number]
+        return part.dataset, part.indices[index - (self._ends[number - 1] if number else 0)]
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -118,13 +207,13 @@ class Mixture:
 
     def groups(self) -> list[tuple[int, str]]:
         """For every index: its part (repeats are parts of their own) and its group there."""
-        return [(number, part.group(i)) for number, part in enumerate(self.parts) for i in range(len(part))]
+        return [(number, part.dataset.group(i)) for number, part in enumerate(self.parts) for i in part.indices]
 
     def counts(self) -> dict[str, int]:
         """Samples an epoch, by dataset name."""
         counts: dict[str, int] = {}
         for part in self.parts:
-            counts[part.name] = counts.get(part.name, 0) + len(part)
+            counts[part.dataset.name] = counts.get(part.dataset.name, 0) + len(part.indices)
         return counts
 
 

@@ -34,9 +34,9 @@ class LlavaDataset(Dataset):
         Raises:
             DataError: there is neither, or it is malformed.
         """
-        annotations = root / "annotations.json"
-        lines = root / "annotations.jsonl"
-        return cls(name, root, lines if lines.exists() and not annotations.exists() else annotations)
+        usual, lines = root / "annotations.json", root / "annotations.jsonl"
+        annotations = options.annotations or (lines if lines.exists() and not usual.exists() else usual)
+        return cls(name, options.media or root, annotations)
 
     @classmethod
     def tiny(cls) -> LlavaDataset:

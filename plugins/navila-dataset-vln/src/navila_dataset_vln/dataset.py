@@ -36,7 +36,7 @@ class VLNDataset(Dataset):
         """
         folder, frames = LAYOUTS[name]
         base = root / folder if (root / folder).is_dir() else root
-        return cls(name, base / "annotations.json", base / frames, options)
+        return cls(name, options.annotations or base / "annotations.json", options.media or base / frames, options)
 
     @classmethod
     def tiny(cls) -> VLNDataset:
