@@ -105,24 +105,32 @@ class LLMBackend(ABC):
     def from_pretrained(
         cls,
         folder: str | Path,
+        config: Mapping[str, Any] | None = None,
         *,
+        names: Mapping[str, str] | None = None,
         dtype: torch.dtype | None = None,
         attn_implementation: str | None = None,
         model_max_length: int | None = None,
+        **options: Any,
     ) -> PreTrainedModel:
         """Load `config.json` and weights from a folder, for sequences of `model_max_length` when given.
+
+        `options` are further ones of transformers' `from_pretrained`, such as `quantization_config` and `device_map`.
+
+        Where the folder holds a larger model, `config` is the language model's part of its `config.json`, and `names`
+        (patterns to replacements) makes the names of its tensors those of a language model.
 
         Raises:
             CheckpointError: a file or tensor is missing, corrupt or of another shape.
         """
         folder = Path(folder)
-        raw = read_json(folder / "config.json")
+        raw = read_json(folder / "config.json") if config is None else config
         weight_files(folder)
         try:
             live = cls.live_config(raw)
             if model_max_length is not None:
                 cls.stretch(live, model_max_length)
-            with _no_progress_bar():
+            with _quietly():
                 loaded: Any = cls.model_class().from_pretrained(
                     folder,
                     config=live,
@@ -131,6 +139,8 @@ class LLMBackend(ABC):
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,
                     local_files_only=True,
+                    key_mapping=dict(names) if names else None,
+                    **options,
                 )
             model, info = loaded
         except ConfigError as error:
@@ -155,7 +165,7 @@ class LLMBackend(ABC):
     ) -> None:
         """Write the model; keys of `raw_config` that transformers does not know are kept."""
         folder = Path(folder)
-        with _no_progress_bar():
+        with _quietly():
             model.save_pretrained(folder, **options)
         write_json(folder / "config.json", cls.config_to_save(model, raw_config))
 
@@ -182,14 +192,15 @@ class LLMBackend(ABC):
         folder = Path(folder)
         read_json(folder / "tokenizer_config.json")
         try:
-            if (folder / "tokenizer.json").is_file():
-                from transformers import PreTrainedTokenizerFast
+            with _quietly():
+                if (folder / "tokenizer.json").is_file():
+                    from transformers import PreTrainedTokenizerFast
 
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-            else:
-                from transformers import AutoTokenizer
+                    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+                else:
+                    from transformers import AutoTokenizer
 
-                tokenizer = AutoTokenizer.from_pretrained(folder)
+                    tokenizer = AutoTokenizer.from_pretrained(folder)
         except Exception as error:
             raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason(error)}") from error
         tokenizer.padding_side = "right"
@@ -237,14 +248,16 @@ def _config_class(model_class: type[PreTrainedModel]) -> type[PretrainedConfig]:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Loading and saving a part is no event worth a bar of its own."""
+def _quietly() -> Iterator[None]:
+    """Loading and saving a part is no event worth a bar of its own; what is wrong is told here, in our own words."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from navila.errors import CheckpointError, ConfigError, NoTemplateError
+from navila.errors import CheckpointError, ConfigError, NoTemplateError, reason
 from navila.model.components import llm_backend, projector, vision_encoder
 from navila.model.config import NavilaConfig, part_config
 from navila.model.context import check_length, record_length
-from navila.model.location import checkpoint_folder, read_json, read_root
+from navila.model.layouts import Part, sources
+from navila.model.location import checkpoint_folder, read_json, read_root, split_adapter
+from navila.model.placement import (
+    SIDE_PARTS,
+    Device,
+    Placement,
+    by_memory,
+    divided,
+    from_map,
+    main_device,
+    spread,
+    stored_bytes,
+)
+from navila.model.quantization import check_quantizable, default_dtype, quantization_config
 from navila.model.vocabulary import add_config_tokens
-from navila.model.weights import cast_parameters
+from navila.model.weights import cast_parameters, read_renamed, without_init
 
 if TYPE_CHECKING:
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
     from navila.conversation import Template
     from navila.model.modeling import NavilaForCausalLM
 
@@ -35,21 +52,38 @@ _DTYPES = {
 def load(
     path: str | Path,
     *,
+    model_base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
     template: str | None = None,
     model_max_length: int | None = None,
+    quantization: str | QuantizationConfigMixin | None = None,
+    device_map: str | Mapping[str, Device] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    devices: Sequence[int] | None = None,
+    offload_folder: str | Path | None = None,
 ) -> NavilaForCausalLM:
-    """Load a checkpoint of the released layout, ready for evaluation.
+    """Load a checkpoint, ready for evaluation: of the released layout, or of another that `navila.model.layouts` knows.
 
     Args:
         path: a folder, or the id of a repository on the Hugging Face Hub.
+        model_base: the whole model under an adapter, when `path` is one, what it names when None; or the language model
+            of a projector that was trained alone.
+        vision_tower: folder or Hub id of the vision encoder, where the checkpoint only names one.
         device: `cuda` where there is one, else `cpu`, when None.
         dtype: `float16` on a GPU, as NaVILA was evaluated, and `float32` on a CPU when None.
         attn_implementation: an attention of transformers (`sdpa`, `eager`, `flash_attention_2`); its choice when None.
         template: name of the conversation template; what the checkpoint says when None.
         model_max_length: longest sequence to train on from here, see `navila.model.build`; as saved when None.
+        quantization: load the language model in 8 or 4 bits: a name of `navila.model.quantization.SCHEMES`, or a
+            quantisation config of transformers; as saved when None.
+        device_map: spread the model over several devices instead of `device`: a strategy (`auto`, `balanced`,
+            `balanced_low_0`, `sequential`), or a device for each module (see `navila.model.placement.from_map`).
+        max_memory: limits for a strategy, e.g. `{0: "10GiB", "cpu": "30GiB"}`; alone it means `auto`.
+        devices: GPUs to spread over, all memory of each: short for `max_memory`.
+        offload_folder: where modules on disk are kept if they cannot be read from the checkpoint's own files.
 
     Returns:
         The model, with `tokenizer`, `image_processor` and `template`.
@@ -57,31 +91,58 @@ def load(
     Raises:
         CheckpointError: the checkpoint is missing, partial, corrupt or of an unknown layout.
         UnknownComponentError: no installed plugin loads one of its parts.
-        ConfigError: dtype or device is none.
+        ConfigError: dtype, device, quantization or device_map is none, or they do not go together.
+        MissingDependencyError: the quantization needs a package.
     """
     from navila.model.modeling import NavilaForCausalLM
 
-    where = resolve_device(device)
+    device_map, max_memory = spread(device, device_map, max_memory, devices)
+    main = resolve_device(device) if device_map is None else main_device(device_map, max_memory)
+    kind = resolve_dtype(dtype) or default_dtype(quantization, main)
     check_attention(attn_implementation)
     check_length(model_max_length)
-    kind = resolve_dtype(dtype) or (torch.float16 if where.type == "cuda" else torch.float32)
-    folder = checkpoint_folder(path)
-    config = read_config(folder)
+    quantizer = quantization_config(quantization, device=main, dtype=kind)
+    folder, adapter = split_adapter(checkpoint_folder(path), model_base)
+    parts = sources(
+        folder, read_root(folder), vision_tower=vision_tower, model_base=None if adapter is not None else model_base
+    )
+    config = composed_config(parts.config, folder / "config.json")
 
-    llm_folder = folder / "llm"
-    backend = llm_backend(model_type_of(llm_folder, config.llm_cfg))
+    llm_folder = parts.llm.folder
+    backend = llm_backend(part_type(parts.llm, config.llm_cfg))
+    llm_source = parts.llm.config or read_json(llm_folder / "config.json")
+    quantised = check_quantizable(quantization, llm_folder, llm_source, main)
+    if adapter is not None and device_map is not None:
+        raise ConfigError(
+            f"{path} is an adapter, which is merged on one device: merge it with `navila model merge-lora` first, and "
+            "load what that writes."
+        )
+    placement = _placement(folder, main, kind, device_map, max_memory, offload_folder)
+    if isinstance(placement.llm, dict) and list(placement.llm) != [""]:
+        with torch.device("meta"), without_init():
+            placement = replace(placement, llm=divided(placement.llm, backend.build(llm_source)))
+    options: dict[str, Any] = {"quantization_config": quantizer} if quantizer is not None else {}
+    if quantised or device_map is not None or main.type != "cpu":
+        options |= placement.llm_options()
     llm = backend.from_pretrained(
-        llm_folder, dtype=kind, attn_implementation=attn_implementation, model_max_length=model_max_length
+        llm_folder,
+        parts.llm.config,
+        names=parts.llm.names,
+        dtype=kind,
+        attn_implementation=attn_implementation,
+        model_max_length=model_max_length,
+        **options,
     )
     tokenizer = backend.load_tokenizer(llm_folder)
     if model_max_length is not None:
         record_length(llm, tokenizer, model_max_length)
     add_config_tokens(config, tokenizer, llm)
 
-    vision_folder = folder / "vision_tower"
-    encoder_class = vision_encoder(model_type_of(vision_folder, config.vision_tower_cfg))
-    vision_tower = encoder_class.from_pretrained(
-        vision_folder,
+    encoder_class = vision_encoder(part_type(parts.vision_tower, config.vision_tower_cfg))
+    encoder = encoder_class.from_pretrained(
+        parts.vision_tower.folder,
+        parts.vision_tower.config,
+        weights=part_weights(parts.vision_tower),
         select_layer=config.mm_vision_select_layer,
         select_feature=config.mm_vision_select_feature,
         attn_implementation=attn_implementation,
@@ -89,46 +150,107 @@ def load(
     )
 
     mm_projector = load_projector(
-        folder / "mm_projector",
+        parts.mm_projector,
         part_config(config.mm_projector_cfg),
-        mm_hidden_size=config.mm_hidden_size or vision_tower.out_features,
+        mm_hidden_size=config.mm_hidden_size or encoder.out_features,
         hidden_size=config.hidden_size or llm.config.hidden_size,
     )
-    model = NavilaForCausalLM(config, llm=llm, vision_tower=vision_tower, mm_projector=mm_projector)
+    model = NavilaForCausalLM(config, llm=llm, vision_tower=encoder, mm_projector=mm_projector)
     model.attach(
         tokenizer=tokenizer,
         template=template_for(template, config, tokenizer),
-        llm_source=read_json(llm_folder / "config.json"),
+        llm_source=llm_source,
     )
-    cast_parameters(model, kind)
-    torch.nn.Module.to(model, where)
+    for part, device_of_part in ((encoder, placement.vision_tower), (mm_projector, placement.mm_projector)):
+        cast_parameters(part, kind)
+        part.to(device_of_part)
+    if adapter is not None:
+        from navila.model.adapters import load_adapter, merge
+
+        load_adapter(model, adapter)
+        if not getattr(llm, "is_quantized", False):
+            # Merged, it costs nothing; rounding to 8 or 4 bits again would.
+            merge(model)
     return model.eval()
 
 
-def load_projector(folder: Path, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int) -> Any:
+def check_loading(
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    quantization: str | QuantizationConfigMixin | None = None,
+    device_map: str | Mapping[str, Device] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    devices: Sequence[int] | None = None,
+    **_: Any,
+) -> None:
+    """Tell now what of the options of `load` would be refused later; raises as `load`."""
+    device_map, max_memory = spread(device, device_map, max_memory, devices)
+    main = resolve_device(device) if device_map is None else main_device(device_map, max_memory)
+    kind = resolve_dtype(dtype) or default_dtype(quantization, main)
+    check_attention(attn_implementation)
+    quantization_config(quantization, device=main, dtype=kind)
+
+
+def _placement(
+    folder: Path,
+    main: torch.device,
+    dtype: torch.dtype,
+    device_map: str | Mapping[str, Device] | None,
+    max_memory: Mapping[int | str, int | str] | None,
+    offload_folder: str | Path | None,
+) -> Placement:
+    """Where the parts of a checkpoint go."""
+    offload = None if offload_folder is None else Path(offload_folder).expanduser()
+    if device_map is None:
+        return from_map({"": main})
+    if not isinstance(device_map, str):
+        return from_map(device_map, offload)
+    return by_memory(device_map, max_memory, sum(stored_bytes(folder / part, dtype) for part in SIDE_PARTS), offload)
+
+
+def part_type(part: Part, fallback: Any) -> str:
+    """`model_type` of a part, as `model_type_of`."""
+    return model_type_of(part.folder, fallback) if part.config is None else str(part.config.get("model_type"))
+
+
+def part_weights(part: Part) -> dict[str, Tensor] | None:
+    """The tensors of a part that are among others; None when its folder has them."""
+    return None if part.weights is None else read_renamed(part.weights, part.names or {}) or None
+
+
+def load_projector(part: Part, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int) -> Any:
     """The projector of a checkpoint; its sizes come from the top config when its own lacks them."""
-    path = folder / "config.json"
-    own = read_json(path) if path.is_file() else {}
+    path = part.folder / "config.json"
+    own = read_json(path) if part.weights is None and path.is_file() else {}
     sizes = {"mm_hidden_size": mm_hidden_size, "hidden_size": hidden_size}
     config = {**sizes, **(own or root_config)}
     type_string = config.get("mm_projector_type")
     if not isinstance(type_string, str):
         raise CheckpointError(f"{path} has no mm_projector_type: the checkpoint is partial.")
-    return projector(type_string).from_pretrained(folder, config)
+    weights = None if part.weights is None else part_weights(part) or {}
+    return projector(type_string).from_pretrained(part.folder, config, weights=weights)
 
 
 def read_config(folder: Path) -> NavilaConfig:
-    """The top `config.json` of a checkpoint; raises as `read_root`."""
-    raw = read_root(folder)
+    """The top `config.json` of a checkpoint of the released layout; raises as `read_root`."""
+    return composed_config(read_root(folder), folder / "config.json")
+
+
+def composed_config(raw: Mapping[str, Any], path: Path) -> NavilaConfig:
+    """The config of a composed model from what `path` says, which errors name.
+
+    Raises:
+        CheckpointError: a field has a value of a wrong kind.
+    """
     try:
         config = NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
     except Exception as error:
-        raise CheckpointError(f"{folder / 'config.json'} has a field of a wrong kind: {error}") from error
+        raise CheckpointError(f"{path} has a field of a wrong kind: {reason(error)}") from error
     for name in ("num_video_frames", "mm_vision_select_layer", "num_time_tokens"):
         if type(getattr(config, name)) is not int:
-            raise CheckpointError(
-                f"{folder / 'config.json'} has {name} {getattr(config, name)!r} where a whole number is expected."
-            )
+            raise CheckpointError(f"{path} has {name} {getattr(config, name)!r} where a whole number is expected.")
     return config
 
 
@@ -174,9 +296,11 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-        return resolved
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"The device {str(device)!r} cannot be used here: give 'cpu', 'cuda' or 'cuda:N'.") from None
+        resolved = None
+    if resolved is None or resolved.type == "meta":
+        raise ConfigError(f"The device {str(device)!r} cannot be used here: give 'cpu', 'cuda' or 'cuda:N'.")
+    return resolved
 
 
 def check_attention(name: str | None) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from navila.errors import CheckpointError, reason
+from navila.model.layouts import MODEL_TYPES, PROJECTOR_FILE, layout_of
 
-#: `model_type` values of checkpoints of the released layout.
-MODEL_TYPES = ("llava_llama", "llava", "navila")
+__all__ = ["ADAPTER_CONFIG", "MODEL_TYPES", "checkpoint_folder", "read_json", "read_root", "split_adapter"]
+
+#: What makes a folder that of an adapter, as PEFT writes it.
+ADAPTER_CONFIG = "adapter_config.json"
 #: Files of Hub repositories that hold the same weights for other libraries.
 _NOT_NEEDED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5")
 
@@ -26,6 +28,8 @@ def checkpoint_folder(path: str | Path) -> Path:
         # Some training runs leave the model one level down.
         return folder / "model" if not (folder / "config.json").is_file() and (folder / "model").is_dir() else folder
     name = str(path)
+    if folder.is_file():
+        raise CheckpointError(f"{name} is a file: give the folder of a checkpoint, which holds its config.json.")
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise CheckpointError(f"{name!r} is no folder here, nor an id of the form owner/name: check the path.")
     from huggingface_hub import snapshot_download
@@ -39,6 +43,30 @@ def checkpoint_folder(path: str | Path) -> Path:
         ) from error
 
 
+def split_adapter(folder: Path, model_base: str | Path | None) -> tuple[Path, Path | None]:
+    """The folder of the whole model and, when `folder` is an adapter's, that of the adapter.
+
+    The base is `model_base`, else what the adapter's config names, where that is a folder here.
+
+    Raises:
+        CheckpointError: an adapter has no base, or a base is given for what is none.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.is_file():
+        if model_base is None or (folder / PROJECTOR_FILE).is_file():
+            return folder, None
+        raise CheckpointError(
+            f"{folder} has no {ADAPTER_CONFIG}, so it is no adapter: leave the base {str(model_base)!r} out."
+        )
+    if model_base is not None:
+        return checkpoint_folder(model_base), folder
+    named = read_json(path).get("base_model_name_or_path")
+    if isinstance(named, str) and named and (Path(named) / "config.json").is_file():
+        return Path(named), folder
+    which = f", trained on {named!r}," if named else ""
+    raise CheckpointError(f"{folder} is an adapter{which} and no whole model: give its base with --model-base.")
+
+
 def read_root(folder: Path) -> dict[str, Any]:
     """The top `config.json` of a composed model.
 
@@ -50,17 +78,15 @@ def read_root(folder: Path) -> dict[str, Any]:
     if steps and not path.is_file():
         last = max(steps, key=lambda f: int(f.name.removeprefix("checkpoint-")))
         raise CheckpointError(f"{folder} is the folder of a training run: give one of its checkpoints, e.g. {last}.")
+    if not path.exists():
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise CheckpointError(f"{folder} is an adapter and no whole model: give its base with --model-base.")
+        if gguf := sorted(folder.glob("*.gguf")):
+            raise CheckpointError(f"{folder} holds {gguf[0].name}: GGUF is not read, use the safetensors it came from.")
+        if not any(folder.iterdir()):
+            raise CheckpointError(f"{folder} is empty: fetch the checkpoint, or check the path.")
     raw = read_json(path)
-    model_type = raw.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise CheckpointError(
-            f"{path} has model_type {model_type!r}, no composed model: expected one of {', '.join(MODEL_TYPES)}."
-        )
-    for part in ("llm", "vision_tower", "mm_projector"):
-        # A projector without parameters has no folder in the original's checkpoints.
-        needed = part != "mm_projector" or not isinstance(raw.get("mm_projector_cfg"), Mapping)
-        if needed and not (folder / part).is_dir():
-            raise CheckpointError(f"{folder} has no folder {part}/: the checkpoint is partial.")
+    layout_of(folder, raw)
     return raw
 
 

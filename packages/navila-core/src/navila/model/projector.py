@@ -57,8 +57,16 @@ class Projector(nn.Module, ABC):
         return self.layers(features)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        config: Mapping[str, Any] | None = None,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Self:
         """Load from a folder; `config` completes what its `config.json` lacks (older files hold no sizes).
+
+        With `weights`, `config` and they are all there is, and the folder is that of a larger model.
 
         Raises:
             CheckpointError: a file or tensor is missing, corrupt or of another shape.
@@ -67,11 +75,12 @@ class Projector(nn.Module, ABC):
         path = folder / "config.json"
         try:
             with without_init():
-                projector = cls({**(config or {}), **(read_json(path) if path.is_file() else {})})
+                own = read_json(path) if weights is None and path.is_file() else {}
+                projector = cls({**(config or {}), **own})
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if projector.state_dict():
-            load_into(projector, read_state_dict(folder), folder)
+            load_into(projector, read_state_dict(folder) if weights is None else weights, folder)
         return projector
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:

@@ -192,7 +192,8 @@ class VisionEncoder(nn.Module, ABC):
     @classmethod
     def read_weights(cls, folder: Path) -> dict[str, Tensor]:
         """The tensors of a folder whose names begin with `weight_prefix`, without it; raises CheckpointError."""
-        return read_state_dict(folder, cls.weight_prefix)
+        # Since transformers 5, an encoder saved alone has no prefix.
+        return read_state_dict(folder, cls.weight_prefix) or read_state_dict(folder)
 
     @classmethod
     def select_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,12 +206,14 @@ class VisionEncoder(nn.Module, ABC):
         folder: str | Path,
         config: Mapping[str, Any] | None = None,
         *,
+        weights: Mapping[str, Tensor] | None = None,
         image_size: int | None = None,
         **options: Any,
     ) -> Self:
         """Load from a folder with `config.json`, weights and `preprocessor_config.json`; options as in `__init__`.
 
-        With `image_size` the encoder takes images of that many pixels: its table of positions is resized.
+        `config` and `weights` (named as in `self.vision_tower`) are used instead of the folder's, when given. With
+        `image_size` the encoder takes images of that many pixels: its table of positions is resized.
 
         Raises:
             CheckpointError: a file or tensor is missing, corrupt or of another shape, or the config makes no sense.
@@ -233,7 +236,7 @@ class VisionEncoder(nn.Module, ABC):
         table = encoder.position_table
         if image_size is not None and not table:
             raise ConfigError(f"{cls.__name__} has no table of positions to resize: leave vision_resolution out.")
-        state = cls.read_weights(folder)
+        state = dict(weights) if weights is not None else cls.read_weights(folder)
         if image_size is not None and table in state:
             rows = encoder.vision_tower.state_dict()[table].shape[-2]
             state[table] = resize_positions(state[table], rows, prefix=rows - encoder.num_patches)

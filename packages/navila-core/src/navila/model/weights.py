@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,31 +75,49 @@ def read_state_dict(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     return state
 
 
-def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors of one file, as `read_state_dict`.
+def read_renamed(source: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of a folder or file whose names one of `names` (pattern to replacement) matches, under the new names.
+
+    Raises:
+        CheckpointError: a file is missing or corrupt.
+    """
+    state: dict[str, Tensor] = {}
+    for path in [source] if source.is_file() else weight_files(source):
+        state.update(read_tensors(path, names=names))
+    return state
+
+
+def read_tensors(path: Path, prefix: str = "", names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """Tensors of one file, as `read_state_dict`, or those that one of `names` (pattern to replacement) renames.
 
     Raises:
         CheckpointError: it is corrupt, or holds anything but tensors.
     """
+    patterns = names or {f"^{re.escape(prefix)}": ""}
+
+    def renamed(stored: Iterable[str]) -> dict[str, str]:
+        """The names wanted, and what they become; the first pattern that matches decides."""
+        found = ((name, next((p for p in patterns if re.search(p, name)), None)) for name in stored)
+        return {name: re.sub(pattern, patterns[pattern], name) for name, pattern in found if pattern is not None}
+
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 # Anything else in the file is not read.
-                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  not a mapping
-                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+                return {new: file.get_tensor(old) for old, new in renamed(file.keys()).items()}
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         # The long explanation of how to load it all the same is not for a file of unknown origin.
-        why = reason(error).partition("WeightsUnpickler error: ")[2] or reason(error)
+        why = reason(error, 10_000).partition("WeightsUnpickler error: ")[2].partition(" Please ")[0]
         raise CheckpointError(
             f"{path} is corrupt or holds more than tensors, which could run code, and is not loaded "
-            f"({why.partition(' Please ')[0]}): fetch it again, or save its tensors as safetensors."
+            f"({why or reason(error)}): fetch it again, or save its tensors as safetensors."
         ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} is corrupt ({reason(error)}): fetch the file again.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is no table of tensors by name: save the model's state_dict instead.")
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {new: state[old] for old, new in renamed(state).items()}
 
 
 def _holds(weight_map: Mapping[str, str], file: Path, prefix: str) -> bool:
@@ -173,7 +192,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         yield scratch
         written = sorted(file.relative_to(scratch) for file in scratch.rglob("*") if file.is_file())
-        for file in written:
+        # Configs last, the top one at the very end: readers look for it first.
+        for file in sorted(written, key=lambda file: (file.suffix == ".json", -len(file.parts), file)):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (scratch / file).replace(folder / file)
         for part in {file.parent for file in written if file.suffix == ".safetensors"}:
