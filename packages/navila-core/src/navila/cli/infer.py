@@ -2,95 +2,88 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from navila.cli.asking import answer, asking_options, load_for, loading_options, media_of, settings_of
 from navila.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("question")
-@click.option("-m", "--model", "model_path", required=True, metavar="PATH", help="Checkpoint folder or Hub id.")
-@click.option("--model-base", "--model_base", metavar="PATH", help="The whole model under an adapter given as --model.")
-@click.option("--image", "images", multiple=True, type=_FILE, metavar="FILE", help="An image; may be given many times.")
-@click.option("--video", "videos", multiple=True, type=_FILE, metavar="FILE", help="A video, or a folder of frames.")
+@click.argument("question", required=False)
+@loading_options
+@asking_options
 @click.option(
-    "--num-frames", type=click.IntRange(min=1), help="Frames shown of a video; the model's number by default."
+    "--stream/--no-stream",
+    default=None,
+    help="Print the answer word by word; by default where it goes to a terminal.",
+)
+@click.option("--batch", type=_FILE, metavar="FILE", help="Answer every question of a JSON Lines file, into --output.")
+@click.option(
+    "--output", type=_FILE, metavar="FILE", help="JSON Lines file of answers; one that is there is completed."
 )
 @click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length of the answer."
-)
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 always takes the likeliest."
-)
-@click.option(
-    "--top-p", type=click.FloatRange(min=0, max=1), default=1.0, show_default=True, help="Nucleus of sampling."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
-@click.option(
-    "--conversation",
-    "--template",
-    "template",
-    metavar="NAME",
-    help="Conversation template; the checkpoint's by default.",
-)
-@click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default.")
-@click.option(
-    "--dtype", metavar="NAME", help="float16, bfloat16 or float32; float16 on a GPU, else float32, by default."
+    "--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Questions of --batch at a time."
 )
 def infer(
-    question: str,
-    model_path: str,
-    model_base: str | None,
+    question: str | None,
     images: tuple[Path, ...],
     videos: tuple[Path, ...],
     num_frames: int | None,
+    fps: float | None,
     max_new_tokens: int,
     temperature: float,
     top_p: float,
+    stop: tuple[str, ...],
     seed: int,
-    template: str | None,
-    device: str | None,
-    dtype: str | None,
+    stream: bool | None,
+    batch: Path | None,
+    output: Path | None,
+    batch_size: int,
+    **loading: Any,
 ) -> None:
     """Ask a model QUESTION about images or a video, and print the answer.
 
-    Images come first, then videos, each in the order given, then the question.
+    Images come first, then videos, each in the order given, then the question; - reads it from standard input. Without
+    a question, `navila chat` opens.
 
     \b
         navila infer --model CKPT --image kitchen.jpg "What is on the table?"
-        navila infer --model CKPT --video walk.mp4 "Describe the route."
+        navila infer --model CKPT --video walk.mp4 --fps 1 "Describe the route."
+
+    A line of --batch is {"question": "…", "images": ["a.jpg"], "videos": ["b.mp4"], "id": "…"}, where only the question
+    is needed and paths are relative to the file.
     """
-    missing = next((path for path in (*images, *videos) if not path.exists()), None)
-    if missing is not None:
-        raise ConfigError(f"{missing} does not exist: check the path given to --image or --video.")
+    settings = settings_of(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, stop=stop, seed=seed)
+    if (batch is None) != (output is None):
+        raise ConfigError("--batch and --output go together: give a file of questions and one for the answers.")
+    if batch is not None and output is not None:
+        if question is not None or images or videos:
+            raise ConfigError("--batch brings its own questions, images and videos: leave the others out.")
+        from navila.cli.batch import answer_file
 
-    # Both are light: a wrong path is told at once.
-    from navila.model.location import checkpoint_folder, read_root, split_adapter
+        answer_file(batch, output, loading, settings=settings, num_frames=num_frames, fps=fps, batch_size=batch_size)
+        return
+    if question is None and not sys.stdin.isatty():
+        raise ConfigError("The question is missing: give it, or - to read it from standard input.")
+    if question == "-":
+        question = sys.stdin.read().strip()
+        if not question:
+            raise ConfigError("Standard input holds no question: write one to it.")
+    media = media_of(images, videos)
+    model = load_for(loading)
 
-    folder = checkpoint_folder(model_path)
-    read_root(split_adapter(folder, model_base)[0])
+    from navila.model.chat import Chat
 
-    import torch
+    chat = Chat(model, num_video_frames=num_frames, fps=fps, **settings)
+    if question is not None:
+        answer(chat, [*media, question], stream=sys.stdout.isatty() if stream is None else stream)
+        return
+    from navila.cli.repl import Repl
 
-    from navila.images import read_image
-    from navila.model.load import load
-    from navila.video import read_video
-
-    model = load(folder, model_base=model_base, device=device, dtype=dtype, template=template)
-    frames = num_frames or model.config.num_video_frames
-    media = [read_image(path) for path in images]
-    for path in videos:
-        media += read_video(path, frames)
-    torch.manual_seed(seed)
-    answer = model.generate_content(
-        [*media, question],
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        temperature=temperature or 1.0,
-        top_p=top_p,
-    )
-    click.echo(answer)
+    Repl(chat, name=loading["model_path"], media=media, shown=[*images, *videos]).run()
