@@ -33,6 +33,9 @@ class ModelArguments:
     mm_vision_select_layer: int = option(-2, "Layer whose features the encoder gives.")
     mm_vision_select_feature: str = option("cls_patch", "Which of them: cls_patch (all) or patch.")
     mm_use_im_start_end: bool = option(False, "Put images between the tokens <im_start> and <im_end>.")
+    num_time_tokens: int = option(0, "Add so many tokens for points in time; near misses among them cost less.")
+    time_token_format: str = option("<t{t}>", "How they are written.")
+    soft_ce_std: float = option(1.0, "How far off a near miss still counts, in tokens.")
     attn_implementation: str | None = option(None, "Attention of transformers, e.g. sdpa, flash_attention_2.")
 
 

@@ -117,7 +117,9 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
         model.config.num_video_frames = arguments.data.num_video_frames
         if wanted.mm_use_im_start_end:
             model.config.mm_use_im_start_end = True
-            add_config_tokens(model.config, model.tokenizer, model.llm)
+        if wanted.num_time_tokens:
+            model.config.update(time_tokens(arguments))
+        add_config_tokens(model.config, model.tokenizer, model.llm)
         return model
     llm = wanted.llm or base
     missing = [
@@ -142,7 +144,14 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
         mm_vision_select_layer=wanted.mm_vision_select_layer,
         mm_vision_select_feature=wanted.mm_vision_select_feature,
         mm_use_im_start_end=wanted.mm_use_im_start_end,
+        **time_tokens(arguments),
     )
+
+
+def time_tokens(arguments: Arguments) -> dict[str, Any]:
+    """Fields of the model's config about tokens for points in time."""
+    wanted = arguments.model
+    return {name: getattr(wanted, name) for name in ("num_time_tokens", "time_token_format", "soft_ce_std")}
 
 
 def is_composed(path: str) -> bool:

@@ -25,6 +25,8 @@ _DEFAULTS: dict[str, Any] = {
     "mm_use_im_start_end": False,
     "num_time_tokens": 0,
     "time_token_format": "<t{t}>",
+    "time_token_ids": None,
+    "soft_ce_std": 1.0,
 }
 
 
@@ -42,6 +44,7 @@ class NavilaConfig(PretrainedConfig):
         conversation: name of the template the model was trained with.
         mm_use_im_start_end: images stand between `<im_start>` and `<im_end>` in prompts.
         num_time_tokens, time_token_format: tokens for points in time, and how they are written.
+        time_token_ids, soft_ce_std: their ids, and how far off one still counts (see `navila.model.losses`).
 
     Every other key of a file becomes an attribute too and is written back.
     """
@@ -62,6 +65,8 @@ class NavilaConfig(PretrainedConfig):
     mm_use_im_start_end: bool
     num_time_tokens: int
     time_token_format: str
+    time_token_ids: list[int] | None
+    soft_ce_std: float
 
     def __init__(self, **fields: Any) -> None:
         given = copy.deepcopy(fields)

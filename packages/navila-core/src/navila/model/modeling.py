@@ -16,6 +16,7 @@ from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.errors import ConfigError, DataError
 from navila.model.config import NavilaConfig
 from navila.model.generation import ConversationalModel
+from navila.model.losses import soft_cross_entropy
 from navila.model.projector import Projector
 from navila.model.splice import Spliced, branch_attention, splice
 from navila.model.vision import VisionEncoder
@@ -157,17 +158,31 @@ class NavilaForCausalLM(ConversationalModel):
             shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
             logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
             kwargs["shift_labels"] = shifted[:, logits_to_keep].contiguous()
-        return self.llm(
+        soft = labels is not None and self.training and bool(self.config.time_token_ids)
+        output = self.llm(
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            labels=labels,
+            labels=None if soft else labels,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+        if soft and labels is not None:
+            shifted = kwargs.get("shift_labels")
+            output.loss = soft_cross_entropy(
+                output.logits,
+                labels if shifted is None else shifted,
+                self.config.time_token_ids or (),
+                std=self.config.soft_ce_std,
+                shifted=shifted is not None,
+                num_items_in_batch=kwargs.get("num_items_in_batch"),
+            )
+            if (router_loss := getattr(output, "aux_loss", None)) is not None:
+                output.loss = output.loss + self.llm.config.router_aux_loss_coef * router_loss
+        return output
 
     def _trains_router(self) -> bool:
         """Whether the language model is a mixture of experts in training, whose router has a loss of its own."""
