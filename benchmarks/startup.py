@@ -2,7 +2,7 @@
 
     uv run python benchmarks/startup.py
 
-The budget is 0.25 s of CPU and 260 modules; the least of several runs is the figure, the rest is the machine's noise.
+The budget is 0.25 s of CPU and 220 modules; the least of several runs is the figure, the rest is the machine's noise.
 """
 
 from __future__ import annotations
