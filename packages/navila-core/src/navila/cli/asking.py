@@ -77,7 +77,7 @@ _LOADING = (
 )
 
 
-def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of which model is asked and how it is loaded, for `load_for`."""
     command = loading.loading_options(command)
     for option in reversed(_LOADING):
@@ -86,7 +86,7 @@ def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_for(options: Mapping[str, Any]) -> NavilaForCausalLM:
-    """The model that `loading_options` name."""
+    """The model that `model_options` name."""
     # Light: a wrong path is told at once.
     from navila.model.location import checkpoint_folder, read_root, split_adapter
 

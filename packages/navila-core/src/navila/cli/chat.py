@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from navila.cli.asking import asking_options, load_for, loading_options, media_of, settings_of
+from navila.cli.asking import asking_options, load_for, media_of, model_options, settings_of
 
 
 @click.command()
-@loading_options
+@model_options
 @asking_options
 def chat(
     images: tuple[Path, ...],

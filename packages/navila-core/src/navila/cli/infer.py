@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from navila.cli.asking import answer, asking_options, load_for, loading_options, media_of, settings_of
+from navila.cli.asking import answer, asking_options, load_for, media_of, model_options, settings_of
 from navila.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
@@ -16,7 +16,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("question", required=False)
-@loading_options
+@model_options
 @asking_options
 @click.option(
     "--stream/--no-stream",

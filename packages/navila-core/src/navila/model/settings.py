@@ -46,9 +46,9 @@ class GenerationSettings:
     length_penalty: float = 1.0
     """Of beam search; above 0 favours long answers."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that were there before less likely."""
+    """Above 1 makes tokens that the answer has already less likely."""
     no_repeat_ngram_size: int = 0
-    """Length of the runs of tokens that may not occur twice; 0 allows all."""
+    """Length of the runs of tokens that may not occur twice in the answer; 0 allows all."""
     min_new_tokens: int = 0
     stop: str | Sequence[str] = ()
     """Texts that end the answer and are not part of it."""
