@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from navila.constants import IMAGE_TOKEN
@@ -193,7 +193,7 @@ def freeze(
                 "max_new_tokens": case.max_new_tokens,
             }
         )
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    write_atomically(folder / TENSORS, save(tensors, metadata={"format": "pt"}))
     files[TENSORS] = _sha256(folder / TENSORS)
     bundle = {
         "format": FORMAT,
