@@ -208,6 +208,8 @@ def test_layer_scales_under_their_usual_name_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"args": None}, "args is None"),
+        ({"image_size": "56"}, "image_size is '56'"),
         ({"args": {"model": "eradio"}}, "args.model is 'eradio'"),
         ({"args": {"model": "vit_base_patch16_224", "cpe_max_size": None}}, "cpe_max_size is missing"),
         ({"vitdet_window_size": 16}, "vitdet_window_size is set"),
@@ -225,6 +227,7 @@ def test_a_network_that_is_not_built_is_told(changes: dict[str, Any], words: str
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"hidden_size": 0}, "hidden_size is 0"),
         ({"hidden_act": "silu"}, "hidden_act is 'silu'"),
         ({"use_swiglu_ffn": True}, "use_swiglu_ffn is True"),
         ({"num_attention_heads": 5}, "does not divide"),

@@ -92,7 +92,7 @@ class RadioVitConfig:
         """
         config = cls.from_args(raw) if "args" in raw else cls.from_transformers(raw)
         parts = config.architecture
-        if config.image_size < 1 or config.image_size % parts.patch_size:
+        if config.image_size % parts.patch_size:
             raise ConfigError(
                 f"image_size is {config.image_size} {WHERE}: use a multiple of the patch, {parts.patch_size} pixels."
             )
@@ -106,7 +106,9 @@ class RadioVitConfig:
     @classmethod
     def from_args(cls, raw: Mapping[str, Any]) -> Self:
         """NVIDIA's: the arguments of the training run, of which few describe the network."""
-        args: Mapping[str, Any] = raw["args"]
+        args = raw["args"]
+        if not isinstance(args, Mapping):
+            raise ConfigError(f"args is {args!r} {WHERE}: it must be the table of arguments that NVIDIA published.")
         name = args.get("model")
         parts = ARCHITECTURES.get(str(name))
         if parts is None:
@@ -141,19 +143,19 @@ class RadioVitConfig:
         for key, built in (("hidden_act", "gelu"), ("use_swiglu_ffn", False), ("qkv_bias", True)):
             if raw.get(key, built) != built:
                 raise ConfigError(f"{key} is {raw[key]!r} {WHERE}: only {built!r} is built here.")
-        width, patch = raw.get("hidden_size", 1280), raw.get("patch_size", 16)
-        layers = raw.get("num_hidden_layers", 32)
+        width, patch = _whole(raw, "hidden_size", 1280), _whole(raw, "patch_size", 16)
+        layers = _whole(raw, "num_hidden_layers", 32)
         return cls(
             architecture=Architecture(
                 hidden_size=width,
                 num_hidden_layers=layers,
-                num_attention_heads=raw.get("num_attention_heads", 16),
+                num_attention_heads=_whole(raw, "num_attention_heads", 16),
                 intermediate_size=int(width * raw.get("mlp_ratio", 4.0)),
                 patch_size=patch,
             ),
-            image_size=raw.get("image_size", 224),
-            table_size=raw.get("max_img_size", 2048) // patch,
-            num_prefix_tokens=raw.get("num_cls_tokens", 3) + raw.get("num_registers", 7),
+            image_size=_whole(raw, "image_size", 224),
+            table_size=_whole(raw, "max_img_size", 2048) // patch,
+            num_prefix_tokens=_whole(raw, "num_cls_tokens", 3) + _whole(raw, "num_registers", 7, least=0),
             align_corners=False,
             drop_path_rates=(raw.get("drop_path_rate", 0.0),) * layers,
             layer_norm_eps=raw.get("layer_norm_eps", 1e-6),
@@ -164,9 +166,15 @@ class RadioVitConfig:
 
 def _image_size(raw: Mapping[str, Any]) -> int:
     """`image_size`, which NVIDIA's form does not have but a changed resolution adds, else the preferred resolution."""
-    if "image_size" in raw:
-        return raw["image_size"]
     preferred = raw.get("preferred_resolution")
-    if not preferred or len(set(preferred)) != 1:
+    side = preferred[0] if isinstance(preferred, list) and len(set(preferred)) == 1 else None
+    if side is None and "image_size" not in raw:
         raise ConfigError(f"preferred_resolution is {preferred} {WHERE}: give image_size, the side of a square image.")
-    return preferred[0]
+    return _whole(raw, "image_size", side)
+
+
+def _whole(raw: Mapping[str, Any], key: str, default: Any, least: int = 1) -> int:
+    value = raw.get(key, default)
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{key} is {value!r} {WHERE}: give a whole number of at least {least}.")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,7 +70,7 @@ class RadioEncoder(VisionEncoder):
         prefix = [] if self.used_layers else [trunk.patch_generator.cls_token]
         return [*prefix, *trunk.blocks[self.used_layers :], trunk.norm]
 
-    @property
+    @cached_property
     def facts(self) -> RadioVitConfig:
         """What the config says of the network."""
         return RadioVitConfig.from_dict(self.config)
