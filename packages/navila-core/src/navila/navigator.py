@@ -220,7 +220,7 @@ def _encode(model: NavilaForCausalLM, frames: Sequence[_Frame]) -> torch.Tensor:
     new = list({id(frame): frame for frame in frames if frame.features is None}.values())
     if new:
         pixels = model.process_images([frame.image for frame in new if frame.image is not None])
-        encoded = model.encode_images(pixels.to(model.device, model.vision_tower.dtype))
+        encoded = model.encode_images(pixels.to(model.vision_tower.device, model.vision_tower.dtype))
         for frame, features in zip(new, encoded, strict=True):
             # A copy: a view would keep the whole batch's features alive.
             frame.features, frame.image = features.clone(), None

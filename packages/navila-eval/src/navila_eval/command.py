@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from navila.cli.loading import LOADING, loading_options
 from navila.errors import ConfigError, Interrupted
 from navila.plugins import default_host
 
@@ -18,7 +20,6 @@ EXIT_FAILED = 1
 
 @click.command(name="eval")
 @click.option("-m", "--model", help="Checkpoint folder or Hub id.")
-@click.option("--model-base", "--model_base", help="The whole model under an adapter given as --model.")
 @click.option("-t", "--tasks", "--task", "tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
 @click.option("--list", "list_only", is_flag=True, help="List the installed tasks and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
@@ -78,8 +79,7 @@ EXIT_FAILED = 1
     help="Option of the tasks, e.g. -o image_size=224 for houses.",
 )
 @click.option("--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder of benchmark data on disk.")
-@click.option("--device", help="Where the model runs, e.g. cuda:0; chosen when not given.")
-@click.option("--dtype", help="Precision of the model, e.g. float32 or bfloat16.")
+@loading_options
 @click.option(
     "--report-episodes",
     type=click.IntRange(min=0),
@@ -120,12 +120,13 @@ def evaluate(
     chosen = [_choose(word.strip(), split) for word in tasks.split(",") if word.strip()]
     if not chosen:
         raise ConfigError("-t names no task; `navila eval --list` shows them.")
+    loading = {name: value for name in LOADING if (value := options.pop(name)) is not None}
     if model is not None and options["agent"] in ("model", "wrong-instruction"):
-        _check_model(model, options["model_base"], options["conv_mode"])
+        _check_model(model, options["conv_mode"], loading)
     from navila_eval.runner import run_tasks
 
     try:
-        outcomes = run_tasks(chosen, model=model, **options)
+        outcomes = run_tasks(chosen, model=model, loading=loading, **options)
     except KeyboardInterrupt:
         raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
     _show(outcomes, as_json)
@@ -145,18 +146,23 @@ def _choose(word: str, split: str | None) -> tuple[str, str]:
     return name, wanted
 
 
-def _check_model(model: str, model_base: str | None, template: str | None) -> None:
-    """Tell a wrong path or template name at once, before episodes are made.
+def _check_model(model: str, template: str | None, loading: Mapping[str, Any]) -> None:
+    """Tell a wrong path, template name or loading option at once, before episodes are made.
 
     Raises:
         CheckpointError: there is no such checkpoint.
         UnknownComponentError: there is no such conversation template.
+        ConfigError: the model cannot be loaded so here.
     """
     from navila.model.location import checkpoint_folder, read_root, split_adapter
 
-    read_root(split_adapter(checkpoint_folder(model), model_base)[0])
+    read_root(split_adapter(checkpoint_folder(model), loading.get("model_base"))[0])
     if template is not None:
         default_host().registry("conversation").spec(template)
+    if loading:
+        from navila.model.load import check_loading
+
+        check_loading(**loading)
 
 
 def _list(as_json: bool) -> None:

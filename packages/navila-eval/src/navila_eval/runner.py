@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from navila.errors import ConfigError, NavilaError
@@ -24,18 +25,16 @@ def run_tasks(
     tasks: Sequence[tuple[str, str]],
     *,
     model: str | None,
-    model_base: str | None = None,
     agent: str,
     output_dir: Path,
-    device: str | None = None,
-    dtype: str | None = None,
+    loading: Mapping[str, Any] = MappingProxyType({}),
     conv_mode: str | None = None,
     num_frames: int | None = None,
     decoding: Literal["free", "grammar"] = "free",
     task_options: Sequence[str] = (),
     **options: Any,
 ) -> list[tuple[str, Results | Exception]]:
-    """Run (task, split) pairs; one that breaks does not stop the others.
+    """Run (task, split) pairs; one that breaks does not stop the others. `loading` are options of `navila.load`.
 
     Raises:
         NavilaError: the only task broke, with what it said.
@@ -46,8 +45,9 @@ def run_tasks(
         import navila
 
         assert model is not None
-        return navila.load(model, model_base=model_base, device=device, dtype=dtype, template=conv_mode)
+        return navila.load(model, template=conv_mode, **loading)
 
+    model_base = loading.get("model_base")
     uses_model = agent in ("model", "wrong-instruction")
     name = model_name(model) if uses_model and model else agent
     keywords = parse_options(task_options)
@@ -60,8 +60,10 @@ def run_tasks(
             "conv_mode": conv_mode,
             "num_frames": num_frames,
             "decoding": decoding,
-            "dtype": dtype,
+            "dtype": loading.get("dtype"),
         }
+        # What changes answers is part of a run; what only moves weights is not.
+        identity |= {"quantization": loading["quantization"]} if "quantization" in loading else {}
     registry = default_host().registry("benchmark")
     outcomes: list[tuple[str, Results | Exception]] = []
     for task, split in tasks:

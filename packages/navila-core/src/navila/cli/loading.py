@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -40,25 +39,37 @@ _OPTIONS = (
     ),
     click.option(
         "--offload-folder",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=click.Path(file_okay=False),
         help="Where modules on disk are kept if they cannot be read from the checkpoint.",
     ),
     click.option("--attn-implementation", metavar="NAME", help="sdpa, eager or flash_attention_2."),
 )
 
 
+#: What a command gets from `loading_options`: arguments of `navila.load`, None where nothing was given.
+LOADING = (
+    "model_base",
+    "device",
+    "dtype",
+    "quantization",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "attn_implementation",
+)
+
+
 def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `navila.load`; it gets those that were set as the keywords `loading`."""
+    """Give a command the options of `navila.load`; they arrive as the keywords `LOADING`."""
 
     @functools.wraps(command)
     def with_loading(*arguments: Any, **options: Any) -> Any:
-        names = ("model_base", "device", "dtype", "offload_folder", "attn_implementation")
-        loading = {name: options.pop(name) for name in names}
-        loading["quantization"] = _quantization(*(options.pop(n) for n in ("quantization", "load_8bit", "load_4bit")))
-        loading["device_map"] = _device_map(options.pop("device_map"))
-        loading["max_memory"] = _max_memory(options.pop("max_memory"))
-        given = {name: value for name, value in loading.items() if value is not None}
-        return command(*arguments, loading=given, **options)
+        read = {
+            "quantization": _quantization(*(options.pop(n) for n in ("quantization", "load_8bit", "load_4bit"))),
+            "device_map": _device_map(options.pop("device_map")),
+            "max_memory": _max_memory(options.pop("max_memory")),
+        }
+        return command(*arguments, **options, **read)
 
     for option in reversed(_OPTIONS):
         with_loading = option(with_loading)

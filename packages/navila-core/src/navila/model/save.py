@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from navila.errors import ConfigError
+from navila.model.adapters import has_adapter
 from navila.model.components import llm_backend
 from navila.model.config import part_config
+from navila.model.quantization import check_saveable
 from navila.model.weights import merged_config, replacing, write_json
 from navila.plugins import default_host
 
@@ -26,7 +29,14 @@ def save_checkpoint(
     *,
     max_shard_size: int | str | None = None,
 ) -> None:
-    """Write `config.json`, `llm/`, `vision_tower/` and `mm_projector/`; see `NavilaForCausalLM.save_pretrained`."""
+    """Write `config.json`, `llm/`, `vision_tower/` and `mm_projector/`; see `NavilaForCausalLM.save_pretrained`.
+
+    Raises:
+        ConfigError: the model has an adapter, which this layout has no place for.
+    """
+    if has_adapter(model):
+        raise ConfigError("The model has an adapter: merge it before saving, or write it alone with save_adapter.")
+    check_saveable(model.llm)
     backend = llm_backend(model.llm.config.model_type)
     source = model.llm_source
     options: dict[str, Any] = {"max_shard_size": max_shard_size} if max_shard_size else {}
