@@ -73,7 +73,9 @@ class NavilaConfig(PretrainedConfig):
         defaults = {k: v for k, v in _DEFAULTS.items() if given.get(k) is None}
         # What transformers would drop or rename (old generation settings, torch_dtype) is kept here for saving.
         self._as_read: dict[str, Any] = {}
-        super().__init__(**{**given, **defaults})
+        # The parts know their types; transformers would look up in torch whatever a file says here.
+        known = {k: v for k, v in given.items() if k not in ("dtype", "torch_dtype")}
+        super().__init__(**{**known, **defaults})
         self._as_read = {k: v for k, v in given.items() if k not in ("model_type", "transformers_version")}
 
     def vision_side(self) -> int | None:

@@ -243,7 +243,9 @@ class VisionEncoder(nn.Module, ABC):
         load_into(encoder.vision_tower, state, folder)
         if cls.needs_processor_file or (folder / FILE_NAME).is_file():
             processor = ImageProcessor.from_pretrained(folder)
-            encoder._prepare_with(processor if image_size is None else at_size(processor, image_size))
+            # The file that NaVILA writes beside an InternViT tells nothing but its class: the defaults hold.
+            if cls.needs_processor_file or not {"size", "crop_size"}.isdisjoint(processor.raw):
+                encoder._prepare_with(processor if image_size is None else at_size(processor, image_size))
         return encoder
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
