@@ -188,10 +188,11 @@ def test_class_tokens_and_registers(args: dict[str, Any], tokens: int) -> None:
 
 
 def test_versions_differ_in_where_positions_lie() -> None:
-    def corners(version: str) -> bool:
-        return RadioVitConfig.from_dict({**config_of(), "version": version}).align_corners
+    def corners(version: str, **said: bool) -> bool:
+        return RadioVitConfig.from_dict({**config_of(), "version": version, **said}).align_corners
 
-    assert (corners("radio_v2.5-l"), corners("c-radio_v3-l"), corners("c-radio_v4-h")) == (True, False, False)
+    assert (corners("radio_v2.5-l"), corners("c-radio_v3-l"), corners("c-radio_v4-h")) == (True, True, False)
+    assert not corners("radio_v2.5-l", align_corners=False)
     assert {config["args"]["model"] for config in SIZES.values()} <= ARCHITECTURES.keys()
 
 

@@ -48,9 +48,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
 }
 #: Versions whose code resizes positions by the centres of pixels; the older ones let the corners coincide.
-CENTRED = frozenset(
-    ["c-radio_v3-b", "c-radio_v3-l", "c-radio_v3-h", "c-radio_v3-g", "c-radio_v4-h", "c-radio_v4-so400m"]
-)
+CENTRED = frozenset(["c-radio_v4-h", "c-radio_v4-so400m"])
 #: Arguments of timm's constructor that change nothing here.
 HARMLESS = frozenset(["weight_init", "img_size", "dynamic_img_size", "strict_img_size"])
 #: Pixel statistics of CLIP.
@@ -131,7 +129,7 @@ class RadioVitConfig:
             image_size=_image_size(raw),
             table_size=round(args["cpe_max_size"] / parts.patch_size),
             num_prefix_tokens=classes + registers,
-            align_corners=raw.get("version") not in CENTRED,
+            align_corners=bool(raw.get("align_corners", raw.get("version") not in CENTRED)),
             drop_path_rates=tuple(drop_rates(args.get("drop_path") or 0.0, parts.num_hidden_layers)),
             final_norm=bool(args.get("model_norm")) or parts.dinov2,
             scaled_norms=bool(extra.get("scaled_ln")),
@@ -156,7 +154,7 @@ class RadioVitConfig:
             image_size=_whole(raw, "image_size", 224),
             table_size=_whole(raw, "max_img_size", 2048) // patch,
             num_prefix_tokens=_whole(raw, "num_cls_tokens", 3) + _whole(raw, "num_registers", 7, least=0),
-            align_corners=False,
+            align_corners=bool(raw.get("align_corners", False)),
             drop_path_rates=(raw.get("drop_path_rate", 0.0),) * layers,
             layer_norm_eps=raw.get("layer_norm_eps", 1e-6),
             mean=tuple(raw.get("norm_mean", MEAN)),
