@@ -2,16 +2,16 @@
 
 A delta is a folder:
 
-* `delta.json`, written last: for each weight file of the target its header, its SHA-256 and how each tensor is kept, and
-  the names of the other files;
+* `delta.json`, written last: for each weight file of the target its header, its SHA-256 and how each tensor is kept,
+  and the names of the other files;
 * `weights/…`: for each of these files the tensors that differ from the base's;
 * `files/…`: the target's other files (configs, tokenizer).
 
 A floating-point difference cannot be added back exactly, so a tensor is kept as the exclusive or of its bits and those
 of the base's tensor of that name. Where the target has more rows (a grown vocabulary) the base's are followed by zero
 bits, where it has fewer they are cut off. Equal tensors are left out; tensors that the base lacks, or has in another
-type or with other sizes, are kept whole. Weight files are restored byte for byte. Tensors are read and written in pieces,
-whatever their size. (NaVILA's scripts subtracted in float16, which restores values only nearly.)
+type or with other sizes, are kept whole. Weight files are restored byte for byte. Tensors are read and written in
+pieces, whatever their size. (NaVILA's scripts subtracted in float16, which restores values only nearly.)
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""What FSDP leaves (torch.distributed.checkpoint) becomes a checkpoint; nothing but tensors comes out of its pickle."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from navila.cli import main
+from navila.model.load import load
+from torch.distributed import checkpoint as dcp
+
+#: Two processes, each with its rows of every parameter, as `fully_shard` divides them.
+DIVIDED = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed import checkpoint as dcp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from navila.model.load import load
+
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+state = load(sys.argv[1], device="cpu", dtype="float32").state_dict()
+divided = {name: distribute_tensor(t, mesh, [Shard(0)]) if t.ndim else t for name, t in state.items()}
+dcp.save({"model": divided, "step": 3}, checkpoint_id=sys.argv[2])
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="session")
+def whole(goldens: Path) -> Path:
+    """A Llama and a SigLIP."""
+    return goldens / "H_full_model" / "llama_siglip" / "ckpt"
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load(folder, device="cpu", dtype="float32").state_dict()
+
+
+def consolidate(source: Path, base: Path, output: Path) -> int:
+    return main(["model", "consolidate", str(source), "--model-base", str(base), "--output", str(output)])
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_one_process_and_its_optimizer(whole: Path, tmp_path: Path) -> None:
+    state = {name: tensor + 1 for name, tensor in state_of(whole).items()}
+    saved: dict[str, Any] = {"model": state, "optimizer": {"llm.lm_head.weight": torch.ones(2)}, "step": 3}
+    dcp.save(saved, checkpoint_id=tmp_path / "checkpoint-3" / "pytorch_model_fsdp_0", no_dist=True)
+    assert consolidate(tmp_path, whole, tmp_path / "out") == 0
+    assert_equal(state_of(tmp_path / "out"), state)
+
+
+@pytest.mark.slow
+def test_two_processes(whole: Path, tmp_path: Path) -> None:
+    # Starts two processes.
+    (tmp_path / "divided.py").write_text(DIVIDED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(tmp_path / "divided.py"), str(whole), str(tmp_path / "shards")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tmp_path / "shards").glob("*.distcp"))) == 2
+    assert consolidate(tmp_path / "shards", whole, tmp_path / "out") == 0
+    assert_equal(state_of(tmp_path / "out"), state_of(whole))
+    next((tmp_path / "shards").glob("__1_*")).unlink()
+    assert consolidate(tmp_path / "shards", whole, tmp_path / "again") == 2
+
+
+class Code:
+    """What a hostile pickle holds."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize("what", ["code", "cut off", "nothing"])
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_broken_pickle_is_one_sentence(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    dcp.save({"model": {"llm.x": torch.ones(2)}}, checkpoint_id=tmp_path / "shards", no_dist=True)
+    metadata = tmp_path / "shards" / ".metadata"
+    if what == "code":
+        metadata.write_bytes(pickle.dumps(Code()))
+    elif what == "cut off":
+        metadata.write_bytes(metadata.read_bytes()[:-20])
+    else:
+        metadata.unlink()
+    capsys.readouterr()
+    assert consolidate(tmp_path / "shards", whole, tmp_path / "out") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("Error: ")
+    assert str(tmp_path / "shards") in said
