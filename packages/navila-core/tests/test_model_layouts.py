@@ -30,7 +30,9 @@ def reference() -> Any:
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
     text = LlamaConfig(**sizes, vocab_size=1808, num_hidden_layers=2, max_position_embeddings=512)
     vision = CLIPVisionConfig(**sizes, num_hidden_layers=3, image_size=SIDE, patch_size=8)
-    return LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)).eval()
+    return LlavaForConditionalGeneration(
+        LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)
+    ).eval()
 
 
 @pytest.fixture(scope="module")

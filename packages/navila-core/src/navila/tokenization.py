@@ -13,7 +13,7 @@ from navila.conversation import Message, Span, Template
 from navila.errors import ConfigError
 
 
-def tokenize_with_images(prompt: str, tokenizer: Any) -> list[int]:
+def tokenize_with_images(prompt: str, tokenizer: Any, image_ids: Sequence[int] | None = None) -> list[int]:
     """Tokenise a prompt piece by piece between its `<image>`s, with -200 for each; exactly as checkpoints were trained.
 
     Every piece is tokenised with special tokens; where the first one starts with BOS, the first id of every later one
@@ -23,8 +23,10 @@ def tokenize_with_images(prompt: str, tokenizer: Any) -> list[int]:
     Args:
         prompt: text with `<image>` placeholders.
         tokenizer: a transformers tokenizer; left as it is.
+        image_ids: what each `<image>` becomes in a prompt that is tokenised at once, `<image>` being a token of the
+            vocabulary (NVILA); -200 stands for the image.
     """
-    return _tokenize(prompt, tokenizer, with_ends=False)[0]
+    return _tokenize(prompt, tokenizer, image_ids, with_ends=False)[0]
 
 
 def enclose_images(text: str) -> str:
@@ -33,7 +35,9 @@ def enclose_images(text: str) -> str:
     return text.replace(enclosed, IMAGE_TOKEN).replace(IMAGE_TOKEN, enclosed)
 
 
-def tokenize_supervised(spans: Sequence[Span], tokenizer: Any) -> tuple[list[int], list[int]]:
+def tokenize_supervised(
+    spans: Sequence[Span], tokenizer: Any, image_ids: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
     """Tokenise spans to (input_ids, labels); the ids are those of the whole prompt by `tokenize_with_images`.
 
     A token carries its id as label if its last character lies in an answer, or if it is the first one that reaches into
@@ -43,7 +47,7 @@ def tokenize_supervised(spans: Sequence[Span], tokenizer: Any) -> tuple[list[int
     Raises:
         ConfigError: the tokenizer neither gives offsets nor spells its input back.
     """
-    ids, ends = _tokenize("".join(span.text for span in spans), tokenizer, with_ends=True)
+    ids, ends = _tokenize("".join(span.text for span in spans), tokenizer, image_ids, with_ends=True)
     labels = [IGNORE_INDEX] * len(ids)
     start = 0
     for span in spans:
@@ -59,8 +63,17 @@ def tokenize_supervised(spans: Sequence[Span], tokenizer: Any) -> tuple[list[int
     return ids, labels
 
 
-def _tokenize(prompt: str, tokenizer: Any, *, with_ends: bool) -> tuple[list[int], list[int]]:
+def _tokenize(
+    prompt: str, tokenizer: Any, image_ids: Sequence[int] | None, *, with_ends: bool
+) -> tuple[list[int], list[int]]:
     """Ids, and where in the prompt the text of each ends, in characters (all 0 unless `with_ends`)."""
+    if image_ids is not None:
+        token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        whole = [
+            (image_ids if i == token else (i,), end)
+            for i, end in zip(*_encode(prompt, tokenizer, with_ends=with_ends), strict=True)
+        ]
+        return [i for expanded, _ in whole for i in expanded], [end for expanded, end in whole for _ in expanded]
     ids: list[int] = []
     ends: list[int] = []
     position = 0

@@ -93,7 +93,7 @@ class NavilaConfig(PretrainedConfig):
 
     def s2_options(self) -> dict[str, Any]:
         """Options of a vision encoder that sees each image at several scales; none unless `s2` is true."""
-        if not getattr(self, "s2", False):
+        if not getattr(self, "s2", False) or getattr(self, "dynamic_s2", False):
             return {}
         return {key: getattr(self, key, None) for key in ("s2_scales", "s2_max_split_size")}
 

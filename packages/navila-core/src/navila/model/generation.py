@@ -23,9 +23,11 @@ from navila.errors import ConfigError, DataError, NavilaError
 from navila.images import ImageProcessor, process_images
 from navila.model.config import NavilaConfig
 from navila.model.media import MediaReader, Progress, Prompt, Turn, as_pil, encode
+from navila.model.nvila import Nvila
 from navila.model.settings import GenerationSettings, StopAtText, seeded
 from navila.model.splice import Spliced
 from navila.model.streaming import stream_text
+from navila.model.tiling import Grid
 from navila.model.vision import VisionEncoder
 from navila.tokenization import enclose_images, stop_token_ids, tokenize_with_images
 
@@ -46,6 +48,10 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
     """The batch as the language model takes it."""
     encode_images: Callable[[Tensor], Tensor]
     """(N, 3, H, W) pixels to (N, T, D) embeddings of the language model."""
+    encode_scales: Callable[[Tensor, Sequence[Grid]], Tensor]
+    """The tiles of one image at several scales to (K, T, D) embeddings."""
+    nvila: Nvila | None = None
+    """How images go into a prompt, where the checkpoint is of NVILA."""
 
     @property
     def tokens_per_image(self) -> int:
@@ -91,17 +97,27 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         ids = self.prompt_ids(prompt_text)
         inputs = {"input_ids": torch.tensor([ids], device=self.device)}
         if images:
-            inputs["pixel_values"] = self.process_images(images).to(self.device, self.vision_tower.dtype)
+            inputs["pixel_values"] = self.process_images(images).to(self.vision_tower.device, self.vision_tower.dtype)
         return inputs
 
-    def prompt_ids(self, prompt_text: str) -> list[int]:
+    @property
+    def image_ids(self) -> tuple[int, ...] | None:
+        """What an `<image>` of a prompt becomes, see `navila.tokenization.tokenize_with_images`."""
+        return None if self.nvila is None else self.nvila.image_ids(self.tokenizer)
+
+    def prompt_ids(self, prompt_text: str, places: Sequence[int] | None = None) -> list[int]:
         """Token ids of a rendered prompt, -200 at images, in `<im_start>…<im_end>` where the config says so.
+
+        `places` says how many times -200 each `<image>` takes, for images of more than `tokens_per_image` features.
 
         Raises:
             DataError: the prompt is longer than the model takes; cutting its end would cut the question.
         """
         text = enclose_images(prompt_text) if self.config.mm_use_im_start_end else prompt_text
-        ids = tokenize_with_images(text, self.tokenizer)
+        ids = tokenize_with_images(text, self.tokenizer, self.image_ids)
+        if places is not None:
+            counts = iter(places)
+            ids = [i for i in ids for _ in range(next(counts) if i == IMAGE_TOKEN_INDEX else 1)]
         images = ids.count(IMAGE_TOKEN_INDEX)
         taken = len(ids) + images * (self.tokens_per_image - 1)
         limit = getattr(self.llm.config, "tokenizer_model_max_length", None)
@@ -241,7 +257,8 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         if self.template is None:
             raise ConfigError("The model names no conversation template: load it with navila.load(..., template=NAME).")
         messages = [(turn.role, turn.text) for turn in turns]
-        return self.prompt_ids(self.template.render([*messages, ("assistant", None)]))
+        places = [count for turn in turns for count in turn.places]
+        return self.prompt_ids(self.template.render([*messages, ("assistant", None)]), places)
 
     def inputs_of(
         self, conversations: Sequence[Sequence[Turn]], progress: Progress | None = None

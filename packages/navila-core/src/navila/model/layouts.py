@@ -68,6 +68,8 @@ class Sources:
     llm: Part
     vision_tower: Part
     mm_projector: Part
+    text_template: bool = True
+    """Whether the tokenizer's chat template takes messages of plain text."""
 
 
 def layout_of(folder: Path, raw: Mapping[str, Any]) -> Layout:
@@ -212,6 +214,8 @@ def _llava_hf(folder: Path, raw: Mapping[str, Any]) -> Sources:
                 r"^(model\.)?multi_modal_projector\.linear_2\.": "layers.2.",
             },
         ),
+        # That of the original is told by the tokenizer; others are named by nothing else.
+        text_template=text.get("model_type", "llama") != "llama",
     )
 
 

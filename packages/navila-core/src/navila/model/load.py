@@ -16,6 +16,7 @@ from navila.model.config import NavilaConfig, part_config
 from navila.model.context import check_length, record_length
 from navila.model.layouts import Part, sources
 from navila.model.location import checkpoint_folder, read_json, read_root, split_adapter
+from navila.model.nvila import add_media_tokens, is_nvila
 from navila.model.placement import (
     SIDE_PARTS,
     Device,
@@ -121,6 +122,8 @@ def load(
     if isinstance(placement.llm, dict) and list(placement.llm) != [""]:
         with torch.device("meta"), without_init():
             placement = replace(placement, llm=divided(placement.llm, backend.build(llm_source)))
+    if quantised and isinstance(placement.llm, dict) and "disk" in placement.llm.values():
+        raise ConfigError("Quantised modules are not kept on disk: name a GPU or 'cpu' for them in device_map.")
     options: dict[str, Any] = {"quantization_config": quantizer} if quantizer is not None else {}
     if quantised or device_map is not None or main.type != "cpu":
         options |= placement.llm_options()
@@ -134,6 +137,10 @@ def load(
         **options,
     )
     tokenizer = backend.load_tokenizer(llm_folder)
+    if nvila := is_nvila(parts.config):
+        add_media_tokens(tokenizer)
+    if not parts.text_template:
+        tokenizer.chat_template = None
     if model_max_length is not None:
         record_length(llm, tokenizer, model_max_length)
     add_config_tokens(config, tokenizer, llm)
@@ -152,6 +159,7 @@ def load(
     mm_projector = load_projector(
         parts.mm_projector,
         part_config(config.mm_projector_cfg),
+        downsample_order="row" if nvila else "column",
         mm_hidden_size=config.mm_hidden_size or encoder.out_features,
         hidden_size=config.hidden_size or llm.config.hidden_size,
     )
@@ -220,8 +228,10 @@ def part_weights(part: Part) -> dict[str, Tensor] | None:
     return None if part.weights is None else read_renamed(part.weights, part.names or {}) or None
 
 
-def load_projector(part: Part, root_config: Mapping[str, Any], *, mm_hidden_size: int, hidden_size: int) -> Any:
-    """The projector of a checkpoint; its sizes come from the top config when its own lacks them."""
+def load_projector(
+    part: Part, root_config: Mapping[str, Any], *, downsample_order: str, mm_hidden_size: int, hidden_size: int
+) -> Any:
+    """The projector of a checkpoint; the sizes and the order of tokens given count where its own config lacks them."""
     path = part.folder / "config.json"
     own = read_json(path) if part.weights is None and path.is_file() else {}
     sizes = {"mm_hidden_size": mm_hidden_size, "hidden_size": hidden_size}
@@ -229,6 +239,9 @@ def load_projector(part: Part, root_config: Mapping[str, Any], *, mm_hidden_size
     type_string = config.get("mm_projector_type")
     if not isinstance(type_string, str):
         raise CheckpointError(f"{path} has no mm_projector_type: the checkpoint is partial.")
+    if type_string == "mlp_downsample":
+        # Before NVILA the tokens went down the columns.
+        config.setdefault("downsample_order", downsample_order)
     weights = None if part.weights is None else part_weights(part) or {}
     return projector(type_string).from_pretrained(part.folder, config, weights=weights)
 
@@ -276,6 +289,7 @@ def template_for(name: str | None, config: NavilaConfig, tokenizer: Any) -> Temp
     """The conversation template of that name, else the checkpoint's; None when nothing tells it."""
     from navila.conversation import template_for_checkpoint
 
+    name = name or config.conversation or _template_of_vila(config, tokenizer)
     if name:
         return template_for_checkpoint({"conversation": name}, tokenizer)
     try:
@@ -283,6 +297,17 @@ def template_for(name: str | None, config: NavilaConfig, tokenizer: Any) -> Temp
     except NoTemplateError:
         # Only conversations need one: a bare model still computes logits.
         return None
+
+
+def _template_of_vila(config: NavilaConfig, tokenizer: Any) -> str | None:
+    """What VILA's own loader knew by `chat_template` (NVILA) or by the name of the checkpoint (VILA 1.5 40B)."""
+    if getattr(config, "chat_template", None) == "qwen2":
+        return "qwen_2"
+    # Before NVILA, no template of a tokenizer was ever used.
+    llama = part_config(config.llm_cfg).get("model_type") == "llama"
+    if llama and not is_nvila(config.to_dict()) and "<|im_end|>" in tokenizer.get_vocab():
+        return "hermes-2"
+    return None
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

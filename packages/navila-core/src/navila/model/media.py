@@ -18,11 +18,13 @@ from navila.constants import IMAGE_TOKEN
 from navila.conversation import ROLES, Role
 from navila.errors import DataError
 from navila.images import read_image
+from navila.model.tiling import dynamic_tiles, scale_tiles
 from navila.tokenization import escape_user_text
 from navila.video import Video, is_video, read_video
 
 if TYPE_CHECKING:
     from navila.model.generation import ConversationalModel
+    from navila.model.nvila import Nvila
 
 #: A part of a message: text, an image (PIL or (H, W, 3) uint8), the path of an image or a video, or a `Video`.
 Part = str | Image.Image | NDArray[np.uint8] | Path | Video
@@ -54,6 +56,17 @@ class Turn:
     text: str
     """With `<image>` where images go."""
     frames: tuple[Frame, ...] = ()
+    places: tuple[int, ...] = ()
+    """How many of the frames each `<image>` stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A part of a message that is no text."""
+
+    frames: Sequence[Frame]
+    places: tuple[int, ...]
+    text: str
 
 
 class MediaReader:
@@ -62,11 +75,12 @@ class MediaReader:
     def __init__(self, model: ConversationalModel, *, num_video_frames: int | None = None, fps: float | None = None):
         """Read for a model; how videos are sampled is what its config says unless given (see `Video`)."""
         self._tokenizer = model.tokenizer
+        self._model = model
         self._config = model.config
         self._num_video_frames = model.config.num_video_frames if num_video_frames is None else num_video_frames
         self._fps = fps
         # With the part, so that its id is not given to another while it is in use here.
-        self._read: dict[Any, tuple[Part, list[Frame]]] = {}
+        self._read: dict[Any, tuple[Part, Shown]] = {}
 
     def turns(self, prompt: Prompt) -> list[Turn]:
         """The turns of a prompt.
@@ -88,30 +102,40 @@ class MediaReader:
 
     def turn(self, role: Role, content: Content) -> Turn:
         """One message; raises as `turns`."""
-        text, frames = "", []
+        text, frames, places = "", [], []
         parts = [content] if isinstance(content, str) else content
+        only = self._model.nvila is not None and sum(not isinstance(part, str | Video) for part in parts) == 1
         # Neighbouring texts are one text: a control token must not pass because two of them hold its halves.
         for is_text, neighbours in groupby(parts, lambda part: isinstance(part, str)):
             if is_text:
                 text += escape_user_text("".join(map(str, neighbours)), self._tokenizer)
                 continue
             for part in neighbours:
-                shown = self._frames(part)
-                frames += shown
-                text += f"{IMAGE_TOKEN}\n" * len(shown)
+                shown = self._shown(part, only=only)
+                frames += shown.frames
+                places += shown.places
+                text += shown.text
         if not text.strip():
             raise DataError("A message is empty: give it text, an image or a video.")
         if frames and ROLES[role] != "user":
             raise DataError("An assistant's message holds an image or a video: only the user can show any.")
-        return Turn(role=role, text=text.strip(), frames=tuple(frames))
+        return Turn(role=role, text=text.strip(), frames=tuple(frames), places=tuple(places))
 
-    def _frames(self, part: Any) -> list[Frame]:
-        key = part if isinstance(part, Path | Video) else id(part)
+    def _shown(self, part: Any, *, only: bool) -> Shown:
+        """A part that is no text; `only` says whether it is the one image of its message."""
+        key = part if isinstance(part, Path | Video) else id(part), only
         if key not in self._read:
-            # A short video repeats images.
             images = self._images(part)
-            frames = {id(image): Frame(image) for image in images}
-            self._read[key] = part, [frames[id(image)] for image in images]
+            # A short video repeats images.
+            distinct = {id(image): Frame(image) for image in images}
+            frames = [distinct[id(image)] for image in images]
+            if self._model.nvila is None:
+                shown = Shown(frames=frames, places=(1,) * len(frames), text=f"{IMAGE_TOKEN}\n" * len(frames))
+            elif isinstance(part, Video) or (isinstance(part, Path) and is_video(part)):
+                shown = _nvila_video(self._model, self._model.nvila, frames)
+            else:
+                shown = _nvila_image(self._model, self._model.nvila, frames[0], only)
+            self._read[key] = part, shown
         return self._read[key][1]
 
     def _images(self, part: Any) -> list[Image.Image]:
@@ -143,7 +167,7 @@ def encode(
         if progress is not None:
             progress(start, len(new))
         pixels = model.process_images([frame.image for frame in batch if frame.image is not None])
-        encoded = model.encode_images(pixels.to(model.device, model.vision_tower.dtype))
+        encoded = model.encode_images(pixels.to(model.vision_tower.device, model.vision_tower.dtype))
         for frame, features in zip(batch, encoded, strict=True):
             # A copy: a view would keep the whole batch's features alive.
             frame.features, frame.image = features.clone(), None
@@ -151,6 +175,43 @@ def encode(
         progress(len(new), len(new))
     features = torch.stack([frame.features for frame in distinct if frame.features is not None])
     return features, torch.tensor([distinct[frame] for frame in frames], device=features.device)
+
+
+def _nvila_image(model: ConversationalModel, nvila: Nvila, frame: Frame, only: bool) -> Shown:
+    """An image as NVILA shows it: the one of a message in tiles, where the checkpoint says so."""
+    if not (only and nvila.aspect and frame.image is not None):
+        return Shown(frames=[frame], places=(1,), text=IMAGE_TOKEN)
+    side = model.vision_tower.image_size
+    if nvila.aspect == "dynamic":
+        tiles = dynamic_tiles(frame.image, min_tiles=nvila.min_tiles, max_tiles=nvila.max_tiles, side=side)
+        frames = [Frame(tile) for tile in tiles]
+        return Shown(frames=frames, places=(1,) * len(tiles), text=f"{IMAGE_TOKEN}\n" * len(tiles))
+    tiles, grids = scale_tiles(frame.image, nvila.scales, max_tiles=nvila.max_tiles, side=side)
+    with torch.inference_mode():
+        pixels = model.process_images(tiles).to(model.vision_tower.device, model.vision_tower.dtype)
+        frames = [Frame(features=features.clone()) for features in model.encode_scales(pixels, grids)]
+    return Shown(frames=frames, places=(len(frames),), text=IMAGE_TOKEN)
+
+
+def _nvila_video(model: ConversationalModel, nvila: Nvila, frames: Sequence[Frame]) -> Shown:
+    """A video as NVILA shows it: neighbouring frames averaged, in every pass over it.
+
+    Raises:
+        DataError: the number of frames is no multiple of those that become one.
+    """
+    for pool in nvila.pool_sizes:
+        if len(frames) % pool:
+            raise DataError(
+                f"A video of {len(frames)} frames cannot be pooled by {pool}, as pool_sizes of the checkpoint's "
+                f"video_encoder ask: set num_video_frames (--num-frames) to a multiple of {pool}."
+            )
+    shown = list(frames)
+    if nvila.pool_sizes != (1,):
+        distinct, index = encode(model, frames)
+        features = distinct[index]
+        passes = [features.unflatten(0, (-1, pool)).mean(1) for pool in nvila.pool_sizes]
+        shown = [Frame(features=one.clone()) for one in torch.cat(passes)]
+    return Shown(frames=shown, places=(1,) * len(shown), text=IMAGE_TOKEN * len(shown))
 
 
 def as_pil(image: Any) -> Image.Image:

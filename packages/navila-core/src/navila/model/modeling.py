@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -17,8 +17,11 @@ from navila.errors import ConfigError, DataError
 from navila.model.config import NavilaConfig
 from navila.model.generation import ConversationalModel
 from navila.model.losses import soft_cross_entropy
+from navila.model.nvila import Nvila
+from navila.model.placement import execution_device
 from navila.model.projector import Projector
 from navila.model.splice import Spliced, branch_attention, splice
+from navila.model.tiling import Grid, assemble, join_scales
 from navila.model.vision import VisionEncoder
 
 PARTS = ("llm", "vision_tower", "mm_projector")
@@ -47,10 +50,12 @@ class NavilaForCausalLM(ConversationalModel):
     ) -> None:
         super().__init__(config)
         width = llm.config.get_text_config().hidden_size
-        if (mm_projector.in_features, mm_projector.out_features) != (vision_tower.out_features, width):
+        self.nvila = Nvila.of(config.to_dict())
+        given = vision_tower.out_features * (1 if self.nvila is None else self.nvila.width_factor)
+        if (mm_projector.in_features, mm_projector.out_features) != (given, width):
             raise ConfigError(
                 f"The projector maps {mm_projector.in_features} to {mm_projector.out_features} channels, but "
-                f"the encoder gives {vision_tower.out_features} and the language model takes {width}: choose parts "
+                f"the encoder gives {given} and the language model takes {width}: choose parts "
                 "that fit."
             )
         self.llm = llm
@@ -79,9 +84,34 @@ class NavilaForCausalLM(ConversationalModel):
         """Positions T that an image takes in the language model."""
         return self.mm_projector.num_tokens(self.vision_tower.num_tokens)
 
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the token embeddings, whatever devices the rest is on."""
+        return execution_device(self.get_input_embeddings())
+
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """(N, 3, H, W) pixels to (N, T, D) embeddings of the language model."""
-        return self.mm_projector(self.vision_tower(pixel_values))
+        features = self.vision_tower(pixel_values)
+        if self.nvila is not None:
+            # An image that is not tiled looks alike at every scale of dynamic_s2.
+            features = features.repeat(1, 1, self.nvila.width_factor)
+        return self._projected(features)
+
+    def encode_scales(self, pixel_values: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """The tiles (M, 3, H, W) of one image at several scales (`tiling.scale_tiles`) to (K, T, D) embeddings.
+
+        These are those of the whole image row by row, cut into pieces as long as an image's.
+        """
+        if self.nvila is None or not self.nvila.scales:
+            raise ConfigError("The checkpoint has no dynamic_s2 in its config.json: encode whole images.")
+        features, grid = join_scales(self.vision_tower(pixel_values), grids, self.nvila.output)
+        tokens = self._projected(features)
+        return assemble(tokens, grid).reshape(tokens.shape)
+
+    def _projected(self, features: Tensor) -> Tensor:
+        """(N, T', C) features to (N, T, D) embeddings."""
+        weight = next(self.mm_projector.parameters(), None)
+        return self.mm_projector(features if weight is None else features.to(weight.device))
 
     # -- forward ------------------------------------------------------------------------------------------------------
 
@@ -266,6 +296,13 @@ class NavilaForCausalLM(ConversationalModel):
         if padding_side is None:
             left = attention_mask is not None and not bool(attention_mask[:, 0].all())
             padding_side = "left" if left else "right"
+        # A model on several devices takes its batch from any: what follows happens where the embeddings are.
+        device = text_embeds.device
+        input_ids = input_ids.to(device)
+        attention_mask, position_ids, labels, branch_ids = (
+            None if tensor is None else tensor.to(device)
+            for tensor in (attention_mask, position_ids, labels, branch_ids)
+        )
         return splice(
             input_ids,
             text_embeds,
