@@ -30,13 +30,12 @@ def main() -> None:
     import torch
     from navila.model import build
     from navila_data.collator import Collator
-    from navila_data.failures import FailureLog
     from navila_data.frames import FrameStore, PixelPipeline
     from navila_data.mixture import Mixture
     from navila_data.processor import EncodedMixture, Processor
     from navila_data.recording import RecordSettings, record
     from navila_data.sampler import EpochIndex, GroupedSampler
-    from navila_train.run import texts_of
+    from navila_train.feed import texts_of
     from navila_train.tokenizers import build_word_tokenizer
 
     torch.set_num_threads(1)
@@ -74,13 +73,13 @@ def main() -> None:
                 frames=FrameStore(pixels.resize),
                 normalise=pixels.normalise,
                 pad_token_id=model.tokenizer.pad_token_id,
-                failures=FailureLog("raise", total=len(mixture)),
                 share_prefix=share_prefix,
             )
             spent, losses = 0.0, []
             for step in range(-1, options.steps):
                 start = max(step, 0) * options.batch
                 batch = collator([encoded[EpochIndex(0, i)] for i in order[start : start + options.batch]])
+                assert not batch.pop("notes").failures
                 if not encode_once:
                     batch["pixel_values"] = batch["pixel_values"][batch.pop("image_index")]
                 began = time.process_time()

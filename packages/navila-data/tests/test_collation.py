@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from navila.conversation import get_template
 from navila.errors import DataError
 from navila.images import ImageProcessor, process_images, read_image
 from navila_data.collator import Collator
-from navila_data.failures import Failure, FailureLog
+from navila_data.dataset import LoadOptions
+from navila_data.failures import BatchNotes, Failure, FailureLog
 from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.mixture import Mixture
 from navila_data.processor import EncodedMixture, Processor
@@ -58,13 +60,12 @@ def processor_of(tokenizer, **options) -> Processor:
     )
 
 
-def collator_of(tokenizer, store: FrameStore | None = None, total: int = STEPS, policy="raise") -> Collator:
+def collator_of(tokenizer, store: FrameStore | None = None) -> Collator:
     pixels = PixelPipeline(ImageProcessor.square(32))
     return Collator(
         frames=store or FrameStore(pixels.resize),
         normalise=pixels.normalise,
         pad_token_id=tokenizer.pad_token_id,
-        failures=FailureLog(policy, total=total, bound=0.5),
     )
 
 
@@ -162,24 +163,79 @@ def test_history_is_dropped_at_random_and_reproducibly(walk: Path, tokenizer):
     assert first not in (lost(0, 1), lost(1, 0))
 
 
-def test_what_is_too_long_is_refused_and_never_cut(walk: Path, tokenizer):
+def test_a_step_that_is_too_long_loses_its_oldest_frames(walk: Path, tokenizer):
+    data = EncodedMixture(Mixture.open(f"vln:{walk}"), processor_of(tokenizer))
+    whole = data[EpochIndex(0, 11)]
+    data.processor.max_length = data.processor.length(whole) - 1
+    short = data[EpochIndex(0, 11)]
+    assert short.shortened
+    assert not whole.shortened
+    assert short.media == whole.media[1:]
+    # It reads as the same step shown with one frame less.
+    options = LoadOptions(num_frames=7)
+    fewer = processor_of(tokenizer).encode(Mixture.open(f"vln:{walk}", options=options)[11])
+    assert (short.input_ids, short.labels) == (fewer.input_ids, fewer.labels)
+    assert collator_of(tokenizer)([short, whole])["notes"].shortened == 1
+
+
+def test_a_dialogue_that_is_too_long_loses_its_last_turns(tokenizer):
+    turns = (
+        Turn("user", "<image>\nHi"),
+        Turn("assistant", "Go"),
+        Turn("user", "<image>\nAnd?"),
+        Turn("assistant", "x"),
+    )
+    sample = Sample(turns=turns, media=(None, None), source="x", record="0")
+    first = processor_of(tokenizer).encode(replace(sample, turns=turns[:2], media=(None,)))
+    processor = processor_of(tokenizer)
+    processor.max_length = processor.length(first)
+    short = processor.encode(sample)
+    assert (short.input_ids, short.labels, short.media) == (first.input_ids, first.labels, first.media)
+    assert short.shortened
+
+
+def test_what_is_too_long_even_so_is_refused_and_never_cut(walk: Path, tokenizer):
     data = EncodedMixture(Mixture.open(f"vln:{walk}"), processor_of(tokenizer))
     data.processor.max_length = 20
     failure = data[EpochIndex(0, 5)]
     assert isinstance(failure, Failure)
-    assert "the model at most 20" in failure.reason
+    assert "the model 20" in failure.reason
+
+
+def test_a_packed_row_keeps_samples_apart_by_positions(walk: Path, tokenizer):
+    data = EncodedMixture(Mixture.open(f"vln:{walk}"), processor_of(tokenizer))
+    items = [data[EpochIndex(0, i)] for i in (3, 0, 7)]
+    collator = collator_of(tokenizer)
+    collator.packed = True
+    batch = collator(items)
+    assert batch["input_ids"].tolist() == [[token for item in items for token in item.input_ids]]
+    assert batch["position_ids"].tolist() == [[place for item in items for place in range(len(item.input_ids))]]
+    starts = (batch["position_ids"] == 0).nonzero()[:, 1]
+    assert (batch["labels"][0, starts] == -100).all()
+    assert "attention_mask" not in batch
+    assert len(batch["image_index"]) == 24
+
+
+def failed(*numbers: int) -> BatchNotes:
+    failures = tuple(Failure(f"sample {i}", f"Image {i}.jpg does not exist.") for i in numbers)
+    return BatchNotes(samples=1, shortened=0, failures=failures)
 
 
 def test_more_broken_samples_than_the_bound_stop_the_run():
     log = FailureLog("skip", total=1000, bound=0.01)
-    for i in range(10):
-        log.note(Failure(f"sample {i}", f"Image {i}.jpg does not exist."))
-        log.note(Failure(f"sample {i}", f"Image {i}.jpg does not exist."))
+    for _ in range(2):
+        log.note(failed(*range(10)))
     with pytest.raises(DataError, match=r"11 of 1000 samples are broken, more than 1%.*0\.jpg"):
-        log.note(Failure("sample 10", "Image 10.jpg does not exist."))
+        log.note(failed(10))
+
+
+def test_the_first_broken_sample_stops_a_run_that_asks_for_it():
+    with pytest.raises(DataError, match=r"7\.jpg"):
+        FailureLog("raise", total=1000).note(failed(7))
 
 
 def test_a_batch_of_nothing_but_broken_samples_learns_nothing(tokenizer):
-    batch = collator_of(tokenizer, policy="skip")([Failure("sample 0", "broken")])
+    batch = collator_of(tokenizer)([Failure("sample 0", "broken")])
     assert (batch["labels"] == -100).all()
     assert batch["input_ids"].shape == (1, 1)
+    assert batch["notes"].failures == (Failure("sample 0", "broken"),)

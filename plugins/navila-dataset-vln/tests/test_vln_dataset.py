@@ -13,7 +13,6 @@ from navila.frames import sample_indices
 from navila.images import ImageProcessor
 from navila_data.collator import Collator
 from navila_data.dataset import LoadOptions
-from navila_data.failures import FailureLog
 from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.processor import Processor
 from navila_dataset_vln.dataset import VLNDataset
@@ -67,20 +66,19 @@ def test_a_missing_frame_is_a_failure_and_never_a_black_frame(goldens: Path, rel
     )
     pixels = PixelPipeline(ImageProcessor.square(56))
 
-    def collate(policy):
-        log = FailureLog(policy, total=2, bound=0.5)
-        collator = Collator(frames=FrameStore(pixels.resize), normalise=pixels.normalise, pad_token_id=0, failures=log)
-        return collator([processor.encode(dataset[0]), processor.encode(dataset[1])]), log
+    def collate(mask_broken: bool):
+        collator = Collator(
+            frames=FrameStore(pixels.resize), normalise=pixels.normalise, pad_token_id=0, mask_broken=mask_broken
+        )
+        return collator([processor.encode(dataset[0]), processor.encode(dataset[1])])
 
-    batch, log = collate("skip")
+    batch = collate(False)
     assert len(batch["input_ids"]) == 1
-    assert "gone.png" in next(iter(log.failures.values()))
-    batch, _ = collate("mask")
+    assert "gone.png does not exist" in batch["notes"].failures[0].reason
+    batch = collate(True)
     assert len(batch["input_ids"]) == 2
     assert torch.equal(batch["labels"][0], torch.full_like(batch["labels"][0], -100))
     assert (batch["labels"][1] != -100).any()
-    with pytest.raises(DataError, match=r"gone\.png does not exist"):
-        collate("raise")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,13 @@ class Dataset(ABC):
         """What `Sample.group` says for `index`, without building the sample where that is cheap."""
         return self[index].group
 
+    def fingerprint(self) -> str:
+        """What decides its samples (files with size and time, options), so that what was counted on them can be kept.
+
+        Empty when it cannot be told: then nothing is kept.
+        """
+        return ""
+
 
 def require_folder(root: Path, what: str) -> Path:
     """Return `root` if it is a folder.

@@ -18,8 +18,19 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchNotes:
+    """What became of the samples of a batch."""
+
+    samples: int
+    """How many are in it."""
+    shortened: int
+    """How many of them were longer than the model takes, and lost history frames or late turns."""
+    failures: tuple[Failure, ...]
+
+
 class FailureLog:
-    """Counts broken samples and stops the run when they pass `bound` of the data.
+    """Counts what became of samples, and stops the run when broken ones pass `bound` of the data.
 
     `raise` stops at the first one; `skip` leaves the sample out of its batch; `mask` keeps it with black frames and no
     label, so that batches keep their size.
@@ -31,17 +42,22 @@ class FailureLog:
         self.policy = policy
         self.total = total
         self.bound = bound
+        self.samples = 0
+        self.shortened = 0
         self.failures: dict[str, str] = {}
 
-    def note(self, failure: Failure) -> None:
-        """Count a broken sample; the same sample in a later epoch counts once.
+    def note(self, notes: BatchNotes) -> None:
+        """Count a batch; a broken sample that comes again in a later epoch counts once.
 
         Raises:
-            DataError: the policy is `raise`, or more than `bound` of the samples are broken.
+            DataError: a sample is broken and the policy is `raise`, or more than `bound` of all samples are.
         """
-        self.failures[failure.where] = failure.reason
-        if self.policy == "raise":
-            raise DataError(failure.reason)
+        self.samples += notes.samples
+        self.shortened += notes.shortened
+        for failure in notes.failures:
+            self.failures[failure.where] = failure.reason
+            if self.policy == "raise":
+                raise DataError(failure.reason)
         if len(self.failures) > self.bound * self.total:
             worst = " ".join(list(self.failures.values())[:5])
             raise DataError(

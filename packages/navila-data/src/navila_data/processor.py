@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from navila.constants import IGNORE_INDEX
+from navila.constants import IGNORE_INDEX, IMAGE_TOKEN
 from navila.errors import DataError
 from navila.tokenization import enclose_images, tokenize_supervised
 from torch.utils.data import Dataset as TorchDataset
@@ -35,6 +38,8 @@ class Encoded:
     media: tuple[Medium | None, ...]
     where: str
     """Dataset and record, for messages."""
+    shortened: bool = False
+    """Whether history frames or late turns were left out because the sample was longer than the model takes."""
 
 
 class Processor:
@@ -87,17 +92,23 @@ class Processor:
     def encode(self, sample: Sample, *, epoch: int = 0) -> Encoded:
         """Tokenise a sample; seed, epoch and its frames decide what is random.
 
+        Of a sample that is longer than the model takes, the oldest history frames are left out, or the last turns of a
+        dialogue; never a part of an answer.
+
         Raises:
-            DataError: the sample is longer than the model can take.
+            DataError: the sample is too long even so.
         """
+        whole = sample
         ids, labels = self._tokenize(sample.turns)
-        where = f"{sample.source} record {sample.record}"
-        length = len(ids) + len(sample.media) * (self.tokens_per_image - 1)
-        if length > self.max_length:
-            raise DataError(
-                f"{where} takes {length} tokens and the model at most {self.max_length}: lower --num_video_frames "
-                "or raise --model_max_length."
-            )
+        while (length := self._positions(ids, sample.media)) > self.max_length:
+            shorter = without_oldest_frame(sample) or without_last_turns(sample)
+            if shorter is None:
+                raise DataError(
+                    f"{sample.source} record {sample.record} takes {length} tokens at least and the model "
+                    f"{self.max_length}: raise --model_max_length, or lower --num_video_frames."
+                )
+            sample = shorter
+            ids, labels = self._tokenize(sample.turns)
         media = sample.media
         if sample.history and self.history_dropout:
             # Samples that show the same frames keep or lose them together, so that they still begin alike; where the
@@ -106,7 +117,50 @@ class Processor:
             draw = np.random.default_rng([self.seed, epoch, zlib.crc32(shown.encode())]).random()
             if draw < self.history_dropout:
                 media = (None,) * sample.history + media[sample.history :]
-        return Encoded(input_ids=ids, labels=labels, media=media, where=where)
+        return Encoded(
+            input_ids=ids,
+            labels=labels,
+            media=media,
+            where=f"{sample.source} record {sample.record}",
+            shortened=sample is not whole,
+        )
+
+    def length(self, encoded: Encoded) -> int:
+        """Positions that a sample takes in the language model, images expanded."""
+        return self._positions(encoded.input_ids, encoded.media)
+
+    def _positions(self, ids: Sequence[int], media: Sequence[Medium | None]) -> int:
+        return len(ids) + len(media) * (self.tokens_per_image - 1)
+
+    def fingerprint(self) -> str:
+        """What decides the lengths it gives samples."""
+        tokenizer = self.tokenizer
+        rust = getattr(tokenizer, "backend_tokenizer", None)
+        words = rust.to_str() if rust is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+        facts = (self.template, self.tokens_per_image, self.max_length, self.enclose)
+        return f"{hashlib.sha256(words.encode()).hexdigest()} {facts}"
+
+
+def without_oldest_frame(sample: Sample) -> Sample | None:
+    """A navigation step that shows one history frame less; None when it has none."""
+    if not sample.history:
+        return None
+    turns = list(sample.turns)
+    for number, turn in enumerate(turns):
+        if IMAGE_TOKEN in turn.text:
+            # The line break belongs to the place: what is left reads as if there had been fewer frames.
+            mark = f"{IMAGE_TOKEN}\n" if f"{IMAGE_TOKEN}\n" in turn.text else IMAGE_TOKEN
+            turns[number] = replace(turn, text=turn.text.replace(mark, "", 1))
+            break
+    return replace(sample, turns=tuple(turns), media=sample.media[1:], history=sample.history - 1)
+
+
+def without_last_turns(sample: Sample) -> Sample | None:
+    """A dialogue without its last question and answer, and what they showed; None when there is but one answer."""
+    turns = sample.turns[: -2 if sample.turns[-1].role == "assistant" else -1]
+    if not any(turn.role == "assistant" for turn in turns):
+        return None
+    return replace(sample, turns=turns, media=sample.media[: sum(turn.text.count(IMAGE_TOKEN) for turn in turns)])
 
 
 class EncodedMixture(TorchDataset[Encoded | Failure]):

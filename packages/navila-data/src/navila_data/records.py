@@ -78,6 +78,11 @@ class RecordFile(Sequence[Record]):
             os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(0, begin, CHUNK)
         )
 
+    def fingerprint(self) -> str:
+        """The file's path, size and time of change."""
+        state = os.fstat(self._file)
+        return f"{self.path.resolve()} {state.st_size} {state.st_mtime_ns}"
+
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)

@@ -55,6 +55,10 @@ class DataArguments:
     share_prefix: bool = option(
         False, "Put samples with the same frames into one row, whose common beginning is computed once."
     )
+    packing: bool = option(False, "Put samples one after the other into rows of --packing_tokens; a row is a batch.")
+    packing_tokens: int | None = option(
+        None, "Tokens of a packed row. [default: 16384 for 80 GB of GPU memory, in proportion]"
+    )
     frame_cache_mb: int = option(1024, "Memory for decoded frames, MiB.")
     on_bad_data: str = option("skip", "What to do about broken media and records: raise, skip or mask.")
     bad_data_bound: float = option(0.01, "Share of broken samples past which training stops.")

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from navila.errors import CheckpointError
+from navila.errors import CheckpointError, ConfigError
 from navila.files import write_atomically
+from navila_data.stream import Position
 
 #: Written into the output folder last of all.
 MARKER = "training.json"
 #: Written into a `checkpoint-N` folder last of all, by the Trainer.
 STATE = "trainer_state.json"
+
+#: Where in the stream of batches a `checkpoint-N` was written.
+POSITION = "data_position.json"
 
 
 def finished(output: Path) -> Mapping[str, Any] | None:
@@ -37,6 +41,45 @@ def is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return checkpoint.name == f"checkpoint-{step}" and (checkpoint / "config.json").is_file()
+
+
+def mark_position(checkpoint: Path, *, batches: int, data: str) -> None:
+    """Write how many batches of which stream had been trained on."""
+    write_atomically(checkpoint / POSITION, json.dumps({"batches": batches, "data": data}, indent=2) + "\n")
+
+
+def position(checkpoint: Path, accumulation: int) -> Position:
+    """Where a checkpoint's training was, in micro-batches of `gradient_accumulation_steps`.
+
+    Raises:
+        CheckpointError: the checkpoint does not say.
+    """
+    steps = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["global_step"] * accumulation
+    return Position(steps=steps, batches=_read_position(checkpoint)["batches"])
+
+
+def require_same_data(checkpoint: Path, data: str) -> None:
+    """Make sure that a checkpoint's position is one in this stream of batches.
+
+    Raises:
+        ConfigError: the data, their order or the batch size have changed.
+    """
+    if _read_position(checkpoint)["data"] != data:
+        raise ConfigError(
+            f"{checkpoint} was trained on other data, or with another seed or batch size, so what remains of them "
+            "cannot be told: give the same, or go on from its weights with --model_name_or_path in a new --output_dir."
+        )
+
+
+def _read_position(checkpoint: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads((checkpoint / POSITION).read_text(encoding="utf-8"))
+        return {"batches": int(found["batches"]), "data": str(found["data"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{checkpoint} does not say where its training was in the data (it has no {POSITION}): go on from its "
+            "weights with --model_name_or_path in a new --output_dir."
+        ) from None
 
 
 def newest_whole(output: Path) -> Path | None:

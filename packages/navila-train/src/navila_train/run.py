@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,11 @@ from navila.model.context import record_length
 from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
 from navila.model.vocabulary import add_config_tokens
 from navila.plugins import default_host
-from navila_data.collator import Collator
-from navila_data.dataset import LoadOptions
-from navila_data.failures import FailureLog
-from navila_data.frames import FrameStore, PixelPipeline
-from navila_data.mixture import Mixture
-from navila_data.processor import EncodedMixture, Processor
-from navila_data.sampler import GroupedSampler, ShuffledSampler
+from navila_data.stream import Position
 from transformers import set_seed
 
 from navila_train import checkpoints
+from navila_train.feed import Feed, make_feed, open_mixture, texts_of
 from navila_train.parse import Arguments
 from navila_train.tokenizers import build_word_tokenizer
 from navila_train.trainer import LOG, LogFile, NavilaTrainer
@@ -57,14 +51,22 @@ def run(arguments: Arguments) -> None:
     length = longest_sequence(model, arguments)
     record_length(model.llm, model.tokenizer, length)
     choose_trainable(model, arguments)
-    trainer = make_trainer(model, mixture, arguments, length)
     resume = checkpoints.to_resume(training.resume_from_checkpoint, output)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    start = Position()
     if resume is not None:
         say(f"resuming from {resume}")
+        start = checkpoints.position(resume, training.gradient_accumulation_steps)
+    feed = make_feed(
+        model, mixture, arguments, max_length=length, rank=training.process_index, world=world, start=start
+    )
+    if resume is not None:
+        checkpoints.require_same_data(resume, feed.identity)
+    trainer = make_trainer(model, feed, arguments)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.save_model(str(output))
     trainer.save_state()
-    failures: FailureLog = trainer.data_collator.failures  # type: ignore[attr-defined]
+    failures = feed.failures
     if trainer.is_world_process_zero():
         facts = {
             "steps": result.global_step,
@@ -72,26 +74,16 @@ def run(arguments: Arguments) -> None:
             "seconds": round(time.time() - started, 1),
             "samples": mixture.counts(),
             "broken_samples": len(failures.failures),
+            "shortened_samples": failures.shortened,
             "arguments": arguments.given,
             "versions": {"transformers": transformers.__version__, **default_host().provenance()},
         }
         checkpoints.mark_finished(output, facts)
     say(f"trained {result.global_step} steps, mean loss {result.training_loss:.4f}; model in {output}")
+    if failures.shortened:
+        say(f"{failures.shortened} samples were too long and lost history frames or late turns")
     if failures.failures:
         say(f"{len(failures.failures)} broken samples were left out, e.g. {next(iter(failures.failures.values()))}")
-
-
-def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
-    """Open the data.
-
-    Raises:
-        ConfigError: no mixture was given.
-    """
-    data = arguments.data
-    if not text:
-        raise ConfigError("There is nothing to train on: give --data_mixture, e.g. r2r+rxr or vln:FOLDER.")
-    options = LoadOptions(num_frames=data.num_video_frames, normalise_instructions=data.normalise_instructions)
-    return Mixture.open(text, Path(data.data_path) if data.data_path else None, options)
 
 
 def make_model(arguments: Arguments) -> NavilaForCausalLM:
@@ -174,16 +166,6 @@ def make_tokenizer(arguments: Arguments) -> Any:
     )
 
 
-def texts_of(mixture: Mixture) -> Iterator[str]:
-    """Every different text of a mixture, without the marks of its images."""
-    seen = set[str]()
-    for index in range(len(mixture)):
-        for turn in mixture[index].turns:
-            if turn.text not in seen:
-                seen.add(turn.text)
-                yield from turn.text.split("<image>")
-
-
 def choose_trainable(model: NavilaForCausalLM, arguments: Arguments) -> None:
     """Freeze the parts that are not to be trained.
 
@@ -208,57 +190,25 @@ def longest_sequence(model: NavilaForCausalLM, arguments: Arguments) -> int:
     return recorded or min(DEFAULT_LENGTH, getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH)
 
 
-def make_trainer(model: NavilaForCausalLM, mixture: Mixture, arguments: Arguments, max_length: int) -> NavilaTrainer:
-    """Put model, data and Trainer together; longer samples than `max_length` are left out.
+def make_trainer(model: NavilaForCausalLM, feed: Feed, arguments: Arguments) -> NavilaTrainer:
+    """Put model, data and Trainer together.
 
     Raises:
-        ConfigError: the model has no conversation template or no pad token, or the launch is wrong.
+        ConfigError: the launch is wrong.
     """
-    data, training = arguments.data, arguments.training
-    if model.template is None:
-        raise ConfigError("The model names no conversation template: give --conversation, e.g. llama_3.")
-    seed = training.seed if training.data_seed is None else training.data_seed
-    processor = Processor(
-        tokenizer=model.tokenizer,
-        template=model.template,
-        tokens_per_image=model.tokens_per_image,
-        max_length=max_length,
-        history_dropout=data.history_dropout,
-        seed=seed,
-        enclose=model.config.mm_use_im_start_end,
-    )
-    pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
-    collator = Collator(
-        frames=FrameStore(pixels.resize, max_bytes=data.frame_cache_mb << 20),
-        normalise=pixels.normalise,
-        pad_token_id=model.tokenizer.pad_token_id,
-        failures=FailureLog(data.on_bad_data, total=len(mixture), bound=data.bad_data_bound),  # type: ignore[arg-type]
-        share_prefix=data.share_prefix,
-    )
-    if data.group_by_episode:
-        sampler: ShuffledSampler = GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)
-    else:
-        sampler = ShuffledSampler(len(mixture), seed=seed)
+    training = arguments.training
     output = Path(training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
     callbacks = [
         LogFile(output / LOG),
         *(default_host().registry("callback").load(n)() for n in training.callback or ()),
     ]
-    trainer = NavilaTrainer(
-        model,
-        sampler=sampler,
-        args=training,
-        train_dataset=EncodedMixture(mixture, processor),
-        data_collator=collator,
-        callbacks=callbacks,
-    )
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if trainer.accelerator.num_processes != world:
+    trainer = NavilaTrainer(model, feed=feed, args=training, callbacks=callbacks)
+    if trainer.accelerator.num_processes != feed.batches.world:
         # The Trainer would let every rank train alone, without a word.
         raise ConfigError(
-            f"{world} processes were launched and the Trainer sees {trainer.accelerator.num_processes}: set "
-            "--use_cpu on machines without GPUs, or launch as many processes as there are GPUs."
+            f"{feed.batches.world} processes were launched and the Trainer sees {trainer.accelerator.num_processes}: "
+            "set --use_cpu on machines without GPUs, or launch as many processes as there are GPUs."
         )
     return trainer
 

@@ -13,10 +13,14 @@ import torch
 import transformers
 from navila.constants import IMAGE_TOKEN_INDEX
 from navila.model import NavilaForCausalLM
-from navila_data.sampler import ShuffledSampler
+from navila_data.stream import RankBatches
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from navila_train.checkpoints import mark_position
+from navila_train.feed import Feed
 from navila_train.parse import TrainingArguments
 
 LOG = "train_log.jsonl"
@@ -27,14 +31,48 @@ class NavilaTrainer(transformers.Trainer):
 
     args: TrainingArguments
 
-    def __init__(self, model: NavilaForCausalLM, *, sampler: ShuffledSampler, **options: Any) -> None:
-        """`sampler` decides the order of the samples; the rest is as in `transformers.Trainer`."""
-        super().__init__(model=model, **options)
-        self.sampler = sampler
+    def __init__(self, model: NavilaForCausalLM, *, feed: Feed, **options: Any) -> None:
+        """`feed` gives the batches; the rest is as in `transformers.Trainer`."""
+        super().__init__(model=model, train_dataset=feed.dataset, data_collator=feed.collator, **options)
+        self.feed = feed
         self.throughput = Throughput(model.tokens_per_image)
+        # To the Trainer the whole training is one pass, over a stream whose epochs may differ in length.
+        self.args.max_steps = -(-len(feed.batches) // self.args.gradient_accumulation_steps)
+        self.add_callback(StreamEpochs(feed.batches, self.args.gradient_accumulation_steps))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledSampler:
-        return self.sampler
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's batches; not handed to accelerate, which would deal them out once more."""
+        args = self.args
+        workers: dict[str, Any] = {}
+        if args.dataloader_num_workers:
+            workers = {
+                "persistent_workers": args.dataloader_persistent_workers,
+                "prefetch_factor": args.dataloader_prefetch_factor,
+            }
+        return DataLoader(
+            self.feed.dataset,
+            batch_sampler=self.feed.batches,
+            collate_fn=self.feed.collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            **workers,
+        )
+
+    def get_batch_samples(self, *args: Any, **options: Any) -> tuple[list[Any], Any]:
+        """The batches of an optimizer step and their number of labels; what was wrong with samples is noted here."""
+        batches, count = super().get_batch_samples(*args, **options)
+        for batch in batches:
+            self.feed.failures.note(batch.pop("notes"))
+        return batches, count
+
+    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        """As in the Trainer, with the position in the data, which is written before the Trainer's state."""
+        if self.args.should_save:
+            step = self.state.global_step
+            done = self.feed.batches.position(step * self.args.gradient_accumulation_steps).batches
+            folder = Path(self._get_output_dir(trial=None), f"{PREFIX_CHECKPOINT_DIR}-{step}")
+            mark_position(folder, batches=done, data=self.feed.identity)
+        super()._save_checkpoint(*args, **options)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """The model's loss; logits are computed only where there are labels."""
@@ -123,6 +161,26 @@ class Throughput:
         }
         self._reset()
         return rates
+
+
+class StreamEpochs(TrainerCallback):
+    """Tells the Trainer where the epochs of the stream end, and which part of one is done."""
+
+    def __init__(self, batches: RankBatches, accumulation: int) -> None:
+        self.batches = batches
+        self.accumulation = accumulation
+
+    def _epochs(self, step: int) -> float:
+        return self.batches.stream.epochs_at(self.batches.position(step * self.accumulation).batches)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the epoch of log lines; log, save and evaluate at an epoch's end where that is the strategy."""
+        epoch = self._epochs(state.global_step)
+        state.epoch = round(epoch, 4)
+        if int(epoch) > int(self._epochs(state.global_step - 1)) and state.global_step < state.max_steps:
+            control.should_log |= args.logging_strategy == "epoch"
+            control.should_save |= args.save_strategy == "epoch"
+            control.should_evaluate |= args.eval_strategy == "epoch"
 
 
 class LogFile(TrainerCallback):

@@ -92,3 +92,7 @@ class VLNDataset(Dataset):
         frames = self.records[index].get("frames")
         last = frames[-1] if isinstance(frames, list) and frames else ""
         return last.rpartition("/")[0] if isinstance(last, str) else ""
+
+    def fingerprint(self) -> str:
+        """The annotation file, and what is shown of its records."""
+        return f"{self.records.fingerprint()} {self.options.num_frames} {self.options.normalise_instructions}"

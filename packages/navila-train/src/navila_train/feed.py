@@ -1,0 +1,134 @@
+"""What a training is fed: samples, batches and their order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from navila.errors import ConfigError
+from navila.model import NavilaForCausalLM
+from navila_data.collator import Collator
+from navila_data.dataset import LoadOptions
+from navila_data.failures import FailureLog
+from navila_data.frames import FrameStore, PixelPipeline
+from navila_data.lengths import token_lengths
+from navila_data.mixture import Mixture
+from navila_data.packing import default_budget, pack
+from navila_data.processor import EncodedMixture, Processor
+from navila_data.sampler import GroupedSampler, ShuffledSampler
+from navila_data.stream import Batching, BatchStream, Position, RankBatches, batches_of
+
+from navila_train.parse import Arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """Everything between files and the model's inputs."""
+
+    dataset: EncodedMixture
+    collator: Collator
+    batches: RankBatches
+    """This process's share of the training's batches."""
+    failures: FailureLog
+    identity: str
+    """What decides the batches: a checkpoint's position means nothing in a stream of others."""
+
+
+def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
+    """Open the data.
+
+    Raises:
+        ConfigError: no mixture was given.
+    """
+    data = arguments.data
+    if not text:
+        raise ConfigError("There is nothing to train on: give --data_mixture, e.g. r2r+rxr or vln:FOLDER.")
+    options = LoadOptions(num_frames=data.num_video_frames, normalise_instructions=data.normalise_instructions)
+    return Mixture.open(text, Path(data.data_path) if data.data_path else None, options)
+
+
+def texts_of(mixture: Mixture) -> Iterator[str]:
+    """Every different text of a mixture, without the marks of its images."""
+    seen = set[str]()
+    for index in range(len(mixture)):
+        for turn in mixture[index].turns:
+            if turn.text not in seen:
+                seen.add(turn.text)
+                yield from turn.text.split("<image>")
+
+
+def make_feed(
+    model: NavilaForCausalLM,
+    mixture: Mixture,
+    arguments: Arguments,
+    *,
+    max_length: int,
+    rank: int,
+    world: int,
+    start: Position,
+) -> Feed:
+    """Put the data side of a training together, from the position `start` on.
+
+    Raises:
+        ConfigError: the model has no conversation template, or options contradict each other.
+    """
+    data, training = arguments.data, arguments.training
+    if model.template is None:
+        raise ConfigError("The model names no conversation template: give --conversation, e.g. llama_3.")
+    if data.packing and data.share_prefix:
+        raise ConfigError("--packing and --share_prefix are two ways to lay out a batch: leave one of them out.")
+    seed = training.seed if training.data_seed is None else training.data_seed
+    processor = Processor(
+        tokenizer=model.tokenizer,
+        template=model.template,
+        tokens_per_image=model.tokens_per_image,
+        max_length=max_length,
+        history_dropout=data.history_dropout,
+        seed=seed,
+        enclose=model.config.mm_use_im_start_end,
+    )
+    pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
+    collator = Collator(
+        frames=FrameStore(pixels.resize, max_bytes=data.frame_cache_mb << 20),
+        normalise=pixels.normalise,
+        pad_token_id=model.tokenizer.pad_token_id,
+        mask_broken=data.on_bad_data == "mask",
+        share_prefix=data.share_prefix,
+        packed=data.packing,
+    )
+    if data.group_by_episode:
+        sampler: ShuffledSampler = GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)
+    else:
+        sampler = ShuffledSampler(len(mixture), seed=seed)
+    if data.packing:
+        budget = data.packing_tokens or max(default_budget(), max_length)
+        batching = _packing(mixture, processor, budget, seed)
+    else:
+        budget = training.per_device_train_batch_size
+        batching = batches_of(budget)
+    if training.max_steps > 0:
+        steps = training.max_steps * training.gradient_accumulation_steps
+        stream = BatchStream(sampler, batching, limit=start.batches + (steps - start.steps) * world)
+    else:
+        stream = BatchStream(sampler, batching, epochs=training.num_train_epochs)
+    facts = [mixture.counts(), seed, data.group_by_episode, data.packing, budget]
+    return Feed(
+        dataset=EncodedMixture(mixture, processor),
+        collator=collator,
+        batches=RankBatches(stream, rank=rank, world=world, start=start),
+        failures=FailureLog(data.on_bad_data, total=len(mixture), bound=data.bad_data_bound),  # type: ignore[arg-type]
+        identity=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16],
+    )
+
+
+def _packing(mixture: Mixture, processor: Processor, budget: int, seed: int) -> Batching:
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\rcounting tokens: {done} of {total} samples", end="\n" if done == total else "", file=sys.stderr)
+
+    lengths = token_lengths(mixture, processor, tell).tolist()
+    return lambda order, epoch: pack(order, lengths, budget, seed=seed + epoch)
