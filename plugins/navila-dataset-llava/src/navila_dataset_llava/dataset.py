@@ -75,6 +75,10 @@ class LlavaDataset(Dataset):
         names = record.get("image", record.get("images"))
         return json.dumps(names) if names else f"record {index}"
 
+    def fingerprint(self) -> str:
+        """The annotation file."""
+        return self.records.fingerprint()
+
 
 def _media_names(record: Mapping[str, Any], where: str) -> list[Any]:
     for key in ("video", "video_id"):
