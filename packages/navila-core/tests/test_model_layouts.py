@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import torch
 from navila.cli import main
 from navila.errors import CheckpointError, NavilaError
 from navila.model.location import read_root
+from navila.model.media import MediaReader
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
 IMAGE, SIDE, PATCHES = 1000, 32, 16
 TOKENIZER = "llama2_like_spm"
@@ -165,7 +168,7 @@ def reference_logits(reference: Any) -> Tensor:
     token = reference.config.image_token_id
     spread = [[token] * PATCHES if i == -200 else [i] for i in ids[0].tolist()]
     with torch.no_grad():
-        return reference(input_ids=torch.tensor([sum(spread, [])]), pixel_values=pixels).logits
+        return reference(input_ids=torch.tensor([[i for ids in spread for i in ids]]), pixel_values=pixels).logits
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["bin", "safetensors"])
@@ -189,3 +192,182 @@ def test_the_conversion_for_transformers_has_its_logits(
     model = loaded(folder)
     torch.testing.assert_close(logits_of(model), reference_logits(reference), atol=1e-4, rtol=0)
     assert model.template.name == "vicuna_v1"
+
+
+def test_an_encoder_trained_with_the_rest_is_the_one_in_the_checkpoint(
+    reference: Any, tower: Path, goldens: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(tower, tmp_path / "clip")
+    state = {name: tensor + 1 for name, tensor in load_file(other / "model.safetensors").items()}
+    save_file(state, other / "model.safetensors", metadata={"format": "pt"})
+    folder = write_llava(tmp_path / "it", reference, other, goldens)
+    write_shards(folder, llava_state(reference, tower=True), old=False)
+    torch.testing.assert_close(logits_of(loaded(folder)), reference_logits(reference), atol=1e-4, rtol=0)
+
+
+def test_the_encoder_can_be_given(
+    llava: Path, tower: Path, reference: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(llava, mm_vision_tower="nobody/no-such-encoder")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"mm_vision_tower 'nobody/no-such-encoder'.*--vision-tower"):
+        loaded(llava)
+    given = loaded(llava, vision_tower=tower)
+    torch.testing.assert_close(logits_of(given), reference_logits(reference), atol=1e-4, rtol=0)
+    asked = ["infer", "-m", str(llava), "Hello?", "--max-new-tokens", "1", "--device", "cpu", "--no-stream"]
+    assert main([*asked, "--vision-tower", str(tower)]) == 0
+    assert main(asked) == 2
+    said = capsys.readouterr().err
+    assert "mm_vision_tower" in said
+    assert "Traceback" not in said
+
+
+def test_it_is_saved_in_the_released_layout_and_loads_equal(llava: Path, tower: Path, tmp_path: Path) -> None:
+    model = loaded(llava)
+    assert (model.template.name, model.config.image_aspect_ratio) == ("vicuna_v1", "pad")
+    model.save_pretrained(tmp_path / "saved")
+    again = loaded(tmp_path / "saved")
+    assert torch.equal(logits_of(again), logits_of(model))
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (llava, tmp_path / "saved"))
+    assert before.keys() - {"model_type", "architectures"} <= after.keys() | after["llm_cfg"].keys()
+    assert after["llm_cfg"]["model_type"] == "llama"
+    assert (again.template.name, again.config.image_aspect_ratio) == ("vicuna_v1", "pad")
+
+
+def test_a_question_is_asked_in_the_words_of_vicuna(llava: Path, picture: Image.Image) -> None:
+    model = loaded(llava)
+    turns = MediaReader(model).turns([picture, "What is this?"])
+    prompt = model.template.render([(turn.role, turn.text) for turn in turns] + [("assistant", None)])
+    assert prompt.endswith(" USER: <image>\nWhat is this? ASSISTANT:")
+    assert isinstance(model.generate_content([picture, "What is this?"], max_new_tokens=2), str)
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_projector_trained_alone_goes_on_its_language_model(
+    reference: Any, tower: Path, goldens: Path, tmp_path: Path, prefix: str
+) -> None:
+    base = tmp_path / "vicuna"
+    LlamaForCausalLM(reference.config.text_config).save_pretrained(base)
+    state = llava_state(reference, tower=False)
+    own = {name: tensor for name, tensor in state.items() if "mm_projector" not in name}
+    save_file(own, base / "model.safetensors", metadata={"format": "pt"})
+    for file in (goldens / "tokenizers" / TOKENIZER).iterdir():
+        shutil.copyfile(file, base / file.name)
+    folder = write_llava(tmp_path / "pretrain", reference, tower, goldens)
+    joint = {prefix + name.removeprefix("model."): t for name, t in state.items() if "mm_projector" in name}
+    torch.save(joint, folder / "mm_projector.bin")
+    with pytest.raises(CheckpointError, match="model_base"):
+        loaded(folder)
+    model = loaded(folder, model_base=base)
+    torch.testing.assert_close(logits_of(model), reference_logits(reference), atol=1e-4, rtol=0)
+
+
+def edit(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+class Bomb:
+    """What a pickle would run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+def without(folder: Path, tensor: str) -> None:
+    """Take a tensor out of its shard, the index still naming it."""
+    for shard in folder.glob("pytorch_model-*.bin"):
+        state = torch.load(shard, weights_only=True)
+        state.pop(tensor, None)
+        torch.save(state, shard)
+
+
+def reshaped(folder: Path, tensor: str) -> None:
+    for shard in folder.glob("pytorch_model-*.bin"):
+        state = torch.load(shard, weights_only=True)
+        if tensor in state:
+            torch.save({**state, tensor: torch.zeros(3, 5)}, shard)
+
+
+SHARD, INDEX = "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: (f / SHARD).unlink(), SHARD),
+        (lambda f: cut(f / SHARD), SHARD),
+        (lambda f: (f / SHARD).write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (lambda f: torch.save({"model.mm_projector.0.weight": Bomb()}, f / SHARD), "mkdir"),
+        (lambda f: torch.save([torch.zeros(1)], f / SHARD), "no table of tensors"),
+        (lambda f: (f / INDEX).write_text('{"weight_map": ["a"]}'), "weight_map"),
+        (lambda f: (f / INDEX).write_text("{"), INDEX),
+        (lambda f: without(f, "model.mm_projector.0.bias"), "layers.0.bias"),
+        (lambda f: reshaped(f, "model.mm_projector.0.bias"), "layers.0.bias"),
+        (lambda f: without(f, "model.norm.weight"), "model.norm.weight"),
+        (lambda f: reshaped(f, "model.norm.weight"), "model.norm.weight"),
+        (lambda f: (f / "tokenizer_config.json").unlink(), "tokenizer_config.json"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json"),
+        (lambda f: edit(f, mm_vision_tower=7), "mm_vision_tower"),
+        (lambda f: edit(f, mm_vision_select_layer="last"), "mm_vision_select_layer"),
+        (lambda f: edit(f, mm_projector_type="mlp9"), "mlp9"),
+        (lambda f: edit(f, hidden_size="wide"), "hidden_size"),
+        (lambda f: edit(f, image_aspect_ratio="anyres"), "image_aspect_ratio 'anyres'"),
+        (lambda f: edit(f, mm_patch_merge_type="spatial_unpad"), "mm_patch_merge_type 'spatial_unpad'"),
+        (lambda f: edit(f, model_type="llava_mpt"), "'llava_mpt'"),
+        (lambda f: edit(f, model_type=["llava"]), "model_type"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(llava: Path, damage: Any, said: str) -> None:
+    damage(llava)
+    with pytest.raises(NavilaError) as caught:
+        loaded(llava)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert llava.name in message or "mlp9" in message
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "is empty"),
+        ({"model-q4.gguf": "GGUF"}, "GGUF is not read"),
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": ""}, "is an adapter"),
+        ({"checkpoint-5/config.json": "{}", "trainer_state.json": "{}"}, "checkpoint-5"),
+        ({"notes.txt": ""}, "config.json is missing"),
+        ({"config.json": '{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}'}, "navila model build --llm"),
+        ({"config.json": '{"model_type": "siglip_vision_model", "architectures": ["SiglipVisionModel"]}'}, "--encoder"),
+        ({"config.json": '{"model_type": "bert", "architectures": ["BertModel"]}'}, "expected one of"),
+        ({"config.json": '{"model_type": "llava"}'}, "neither llm_cfg, mm_vision_tower nor text_config"),
+        ({"config.json": '{"model_type": "llava_llama", "llm_cfg": {}}'}, "no folder llm/"),
+    ],
+)
+def test_other_folders_are_told_what_they_are(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    with pytest.raises(CheckpointError) as caught:
+        loaded(folder)
+    assert said in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_folder(llava: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a file"):
+        loaded(llava / "config.json")
+
+
+def test_its_layout_is_known_before_torch_is_imported(llava: Path) -> None:
+    read_root(llava)
+    code = f"from pathlib import Path; from navila.model.location import read_root; read_root(Path({str(llava)!r}))"
+    check = "; import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code + check], check=False).returncode == 0

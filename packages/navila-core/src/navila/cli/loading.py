@@ -15,6 +15,12 @@ _OPTIONS = (
     click.option(
         "--model-base", "--model_base", metavar="PATH", help="The whole model under an adapter, if -m is one."
     ),
+    click.option(
+        "--vision-tower",
+        "--vision_tower",
+        metavar="PATH",
+        help="Folder or Hub id of the vision encoder, if the checkpoint only names one (LLaVA).",
+    ),
     click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default."),
     click.option(
         "--dtype", metavar="NAME", help="float16, bfloat16 or float32; float16 on a GPU, else float32, by default."
@@ -49,6 +55,7 @@ _OPTIONS = (
 #: What a command gets from `loading_options`: arguments of `navila.load`, None where nothing was given.
 LOADING = (
     "model_base",
+    "vision_tower",
     "device",
     "dtype",
     "quantization",

@@ -14,7 +14,7 @@ import torch
 from navila.errors import CheckpointError, ConfigError, reason
 from navila.model.context import stretched
 from navila.model.location import read_json
-from navila.model.weights import cast_parameters, merged_config, weight_files, write_json
+from navila.model.weights import cast_parameters, check_files, merged_config, weight_files, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +146,8 @@ class LLMBackend(ABC):
         except ConfigError as error:
             raise ConfigError(f"{folder / 'config.json'}: {error}") from None
         except Exception as error:
+            # transformers does not say which file it is.
+            check_files(folder)
             raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason(error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise CheckpointError(

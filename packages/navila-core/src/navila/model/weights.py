@@ -75,6 +75,16 @@ def read_state_dict(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     return state
 
 
+def check_files(folder: Path) -> None:
+    """Open the weight files of a folder, reading no tensor.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt, or holds anything but tensors.
+    """
+    for path in weight_files(folder):
+        read_tensors(path, names={"(?!)": ""})
+
+
 def read_renamed(source: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors of a folder or file whose names one of `names` (pattern to replacement) matches, under the new names.
 
