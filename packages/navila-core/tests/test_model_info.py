@@ -18,7 +18,7 @@ from navila.cli.models.info import count, size
 from navila.model import build
 from navila.model.headers import stored_tensors
 from navila.model.inspect import inspect_checkpoint, kv_cache
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 PARTS = ("llm", "vision_tower", "mm_projector")
 
@@ -126,6 +126,29 @@ def test_a_projector_without_parameters_needs_no_file(goldens: Path, tmp_path: P
     assert facts.problems == ()
     assert facts.parts[2].parameters == 0
     assert facts.tokens_per_image == 4
+
+
+@pytest.mark.parametrize("tower_inside", [True, False])
+def test_the_layout_of_llava_is_told_part_by_part(tower_inside: bool, goldens: Path, tmp_path: Path) -> None:
+    source = goldens / "H_full_model" / "llama_clip" / "ckpt"
+    state = load_file(source / "llm" / "model.safetensors")
+    for name, tensor in load_file(source / "mm_projector" / "model.safetensors").items():
+        state[f"model.mm_projector.{name.removeprefix('layers.')}"] = tensor
+    if tower_inside:
+        for name, tensor in load_file(source / "vision_tower" / "model.safetensors").items():
+            state[f"model.vision_tower.vision_tower.{name}"] = tensor
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for file in source.glob("llm/*token*"):
+        shutil.copy(file, tmp_path)
+    top = json.loads((source / "config.json").read_text())
+    vision = {key: value for key, value in top.items() if key.startswith("mm_vision_select")}
+    named = {"mm_vision_tower": str(source / "vision_tower"), "mm_projector_type": "mlp2x_gelu"}
+    llm = json.loads((source / "llm" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**llm, **vision, **named, "model_type": "llava"}))
+    expected, facts = inspect_checkpoint(source), inspect_checkpoint(tmp_path)
+    assert facts.problems == ()
+    assert [(p.model_type, p.parameters) for p in facts.parts] == [(p.model_type, p.parameters) for p in expected.parts]
+    assert (facts.tokens_per_image, facts.weight_memory) == (16, expected.weight_memory)
 
 
 #: What happened to the checkpoint, what must be told of it, and a fact that is still known.

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +22,9 @@ from navila.model.components import (
     vision_encoder_spec,
 )
 from navila.model.config import NavilaConfig, part_config
-from navila.model.headers import StoredTensor, stored_tensors
-from navila.model.load import model_type_of, template_for
+from navila.model.headers import StoredTensor, stored_tensors, tensors_in
+from navila.model.layouts import Part, Sources, sources
+from navila.model.load import composed_config, part_type, template_for
 from navila.model.location import read_json, read_root
 from navila.model.vision import VisionEncoder
 from navila.model.weights import check_shapes
@@ -104,12 +105,15 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     """
     problems = _Problems()
     path = folder / "config.json"
-    problems.attempt(lambda: read_root(folder), path)
-    raw = problems.attempt(lambda: read_json(path), path) or {}
-    root = problems.attempt(lambda: NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"}), path)
-    root = root or NavilaConfig()
-    sources = {part: _Source(part=part, folder=folder / part, top=raw.get(f"{part}_cfg")) for part in PARTS}
-    llm, tower, joint = sources.values()
+    parts = problems.attempt(lambda: sources(folder, read_root(folder)), path)
+    if parts is None:
+        # What is left of the released layout.
+        raw = (problems.attempt(lambda: read_json(path), path) if path.is_file() else None) or {}
+        at = [Part(folder=folder / part) for part in PARTS]
+        parts = Sources(config=raw, llm=at[0], vision_tower=at[1], mm_projector=at[2])
+    root = problems.attempt(lambda: composed_config(parts.config, path), path) or NavilaConfig()
+    places = {part: _Source(part=part, at=getattr(parts, part), top=parts.config.get(f"{part}_cfg")) for part in PARTS}
+    llm, tower, joint = places.values()
 
     live = problems.attempt(lambda: _live_llm(llm), llm.folder)
     encoder = problems.attempt(lambda: _encoder(tower, root), tower.folder)
@@ -121,26 +125,26 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     template = None if tokenizer is None else problems.attempt(lambda: template_for(None, root, tokenizer), path)
 
     tensors: dict[str, list[StoredTensor] | None] = {}
-    for part, source in sources.items():
+    for part, place in places.items():
         if part == "mm_projector" and mapped is not None and not mapped.state_dict():
             # A projector without parameters has no weight file.
             tensors[part] = []
-        elif source.folder.is_dir():
-            tensors[part] = problems.attempt(lambda source=source: stored_tensors(source.folder), source.folder)
+        elif place.folder.is_dir():
+            tensors[part] = problems.attempt(lambda place=place: place.tensors(parts), place.folder)
         else:
             tensors[part] = None
-    problems.attempt(lambda: _check_encoder(encoder, tensors["vision_tower"], tower.folder), tower.folder)
+    problems.attempt(lambda: _check_encoder(encoder, tensors["vision_tower"], tower), tower.folder)
     problems.attempt(lambda: _check_projector(mapped, tensors["mm_projector"], joint.folder), joint.folder)
     problems.attempt(lambda: _check_llm(llm, tensors["llm"]), llm.folder)
 
-    parts = tuple(_part_facts(source, tensors[part]) for part, source in sources.items())
-    counts = [part.parameters for part in parts if part.parameters is not None]
-    complete = len(counts) == len(parts)
+    facts = tuple(_part_facts(place, tensors[part]) for part, place in places.items())
+    counts = [part.parameters for part in facts if part.parameters is not None]
+    complete = len(counts) == len(facts)
     frames = root.num_video_frames if type(root.num_video_frames) is int else None
     tokens = None if mapped is None or encoder is None else mapped.num_tokens(encoder.num_tokens)
     return CheckpointFacts(
         folder=str(folder),
-        parts=parts,
+        parts=facts,
         parameters=sum(counts) if complete else None,
         tokens_per_image=tokens,
         token_order=None if mapped is None else mapped.config.get("downsample_order"),
@@ -156,7 +160,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
         vocabulary=None if tokenizer is None else len(tokenizer),
         weight_memory=weight_memory(tensors["llm"] or [], sum(counts)) if complete else {},
         kv_cache=None if live is None else kv_cache(live),
-        made_by={name: str(version) for name, version in part_config(raw.get("navila_plugins")).items()},
+        made_by={name: str(version) for name, version in part_config(parts.config.get("navila_plugins")).items()},
         files={str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()},
         problems=tuple(problems.found),
     )
@@ -187,22 +191,50 @@ class _Source:
     """Where a part is and what the top `config.json` says of it."""
 
     part: str
-    folder: Path
+    at: Part
     top: Any
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.at.folder
 
     def config(self) -> Mapping[str, Any]:
         """Its own `config.json`, else what the top one says."""
+        if self.at.config is not None:
+            return self.at.config
         path = self.folder / "config.json"
-        return read_json(path) if path.is_file() else part_config(self.top)
+        # A projector among other weights has no file of its own.
+        own = path.is_file() and not (self.part == "mm_projector" and self.at.weights is not None)
+        return read_json(path) if own else part_config(self.top)
 
     def model_type(self) -> str:
         """What its component is found by."""
         if self.part != "mm_projector":
-            return model_type_of(self.folder, self.top)
+            return part_type(self.at, self.top)
         type_string = self.config().get("mm_projector_type")
         if not isinstance(type_string, str):
             raise CheckpointError(f"{self.folder} has no mm_projector_type: the checkpoint is partial.")
         return type_string
+
+    def tensors(self, parts: Sources) -> list[StoredTensor]:
+        """Its tensors under its own names, where other parts' lie among them too."""
+        at = self.at
+        if at.weights is not None:
+            files = tensors_in(at.weights) if at.weights.is_file() else stored_tensors(at.weights)
+            if found := _renamed(files, at.names or {}):
+                return found
+        if self.part == "llm" and at.config is not None:
+            others = [*(parts.vision_tower.names or {}), *(parts.mm_projector.names or {})]
+            own = [t for t in stored_tensors(self.folder) if not any(re.search(p, t.name) for p in others)]
+            return _renamed(own, at.names) if at.names else own
+        return stored_tensors(self.folder)
+
+
+def _renamed(stored: list[StoredTensor], names: Mapping[str, str]) -> list[StoredTensor]:
+    """The tensors whose names one of `names` matches, under the new names, as `navila.model.weights.read_renamed`."""
+    found = ((tensor, next((p for p in names if re.search(p, tensor.name)), None)) for tensor in stored)
+    return [replace(tensor, name=re.sub(p, names[p], tensor.name)) for tensor, p in found if p is not None]
 
 
 def weight_memory(llm: list[StoredTensor], parameters: int) -> dict[str, int]:
@@ -252,7 +284,7 @@ def _projector(source: _Source, sizes: Mapping[str, int]) -> Any:
         return projector(source.model_type())({**sizes, **source.config()})
 
 
-def _check_encoder(encoder: Any, stored: list[StoredTensor] | None, folder: Path) -> None:
+def _check_encoder(encoder: Any, stored: list[StoredTensor] | None, source: _Source) -> None:
     """Raise CheckpointError where the files lack a tensor of the encoder, or have it in another shape."""
     # An encoder that reads files in its own way knows more names than its own.
     if (
@@ -261,9 +293,8 @@ def _check_encoder(encoder: Any, stored: list[StoredTensor] | None, folder: Path
         or type(encoder).read_weights.__func__ is not VisionEncoder.read_weights.__func__
     ):
         return
-    prefix = encoder.weight_prefix
-    saved = {t.name.removeprefix(prefix): t for t in stored if t.name.startswith(prefix)}
-    check_shapes(encoder.vision_tower.state_dict(), saved, folder)
+    saved = {tensor.name.removeprefix(encoder.weight_prefix): tensor for tensor in stored}
+    check_shapes(encoder.vision_tower.state_dict(), saved, source.folder)
 
 
 def _check_projector(module: Any, stored: list[StoredTensor] | None, folder: Path) -> None:
