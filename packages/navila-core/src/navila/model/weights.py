@@ -117,11 +117,11 @@ def read_tensors(path: Path, prefix: str = "", names: Mapping[str, str] | None =
                 return {new: file.get_tensor(old) for old, new in renamed(file.keys()).items()}
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        # The long explanation of how to load it all the same is not for a file of unknown origin.
-        why = reason(error, 10_000).partition("WeightsUnpickler error: ")[2].partition(" Please ")[0]
+        # torch's long explanation of how to load it all the same is not for a file of unknown origin.
+        why = re.search(r"trusted source\. (?:Please .*? error: )?(.*?)\.? (?:Check|Please)", reason(error, 10_000))
         raise CheckpointError(
             f"{path} is corrupt or holds more than tensors, which could run code, and is not loaded "
-            f"({why or reason(error)}): fetch it again, or save its tensors as safetensors."
+            f"({why[1] if why else reason(error)}): fetch it again, or save its tensors as safetensors."
         ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} is corrupt ({reason(error)}): fetch the file again.") from error
