@@ -29,6 +29,9 @@ from navila.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
+#: Half precision, the vision encoder frozen.
+HALF = ("--bf16", "--tune_language_model", "--tune_mm_projector")
+
 
 @pytest.fixture(scope="session")
 def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
@@ -85,7 +88,7 @@ def test_shards_give_the_weights_that_the_training_gathered(trained: Callable, t
 def test_half_precision_with_frozen_parts_gives_deepspeeds_own_masters(trained: Callable, tmp_path: Path) -> None:
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    run = trained(3, "--bf16", "--tune_language_model", "--tune_mm_projector", gather=False)
+    run = trained(3, *HALF, gather=False)
     # The run's own folder holds configs and shards, as ZeRO-3 leaves them when it gathers nothing.
     assert not (run / "llm" / "model.safetensors").exists()
     assert main(["model", "consolidate", str(run), "--output", str(tmp_path / "out")]) == 0
@@ -124,11 +127,10 @@ def test_a_whole_checkpoint_is_copied_without_its_optimizer(trained: Callable, t
 def test_broken_shards_are_one_sentence(
     trained: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
-    run = trained(3, gather=False)
     folder = tmp_path / "run"
-    shutil.copytree(run, folder)
+    shutil.copytree(trained(3, *HALF, gather=False), folder)
     step = next(folder.glob("global_step*"))
-    file = step / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+    file = next(step.glob("*_rank_1_*_optim_states.pt"))
     says = str(file)
     if what == "rank missing":
         file.unlink()

@@ -54,8 +54,13 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     """
     found: list[StoredTensor] = []
     for path in weight_files(folder):
-        found += _safetensors(path) if path.suffix == ".safetensors" else _bin(path)
+        found += tensors_in(path)
     return sorted(found, key=lambda tensor: tensor.name)
+
+
+def tensors_in(path: Path) -> list[StoredTensor]:
+    """The tensors of one weight file; raises as `stored_tensors`."""
+    return _safetensors(path) if path.suffix == ".safetensors" else _bin(path)
 
 
 def _safetensors(path: Path) -> list[StoredTensor]:
