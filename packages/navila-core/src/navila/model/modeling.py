@@ -91,11 +91,13 @@ class NavilaForCausalLM(ConversationalModel):
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """(N, 3, H, W) pixels to (N, T, D) embeddings of the language model."""
+        return self._projected(self.vision_features(pixel_values))
+
+    def vision_features(self, pixel_values: Tensor) -> Tensor:
+        """(N, 3, H, W) pixels to (N, P, C) features, as the projector takes them."""
         features = self.vision_tower(pixel_values)
-        if self.nvila is not None:
-            # An image that is not tiled looks alike at every scale of dynamic_s2.
-            features = features.repeat(1, 1, self.nvila.width_factor)
-        return self._projected(features)
+        # An image that is not tiled looks alike at every scale of dynamic_s2.
+        return features if self.nvila is None else features.repeat(1, 1, self.nvila.width_factor)
 
     def encode_scales(self, pixel_values: Tensor, grids: Sequence[Grid]) -> Tensor:
         """The tiles (M, 3, H, W) of one image at several scales (`tiling.scale_tiles`) to (K, T, D) embeddings.

@@ -40,8 +40,8 @@ def pixel_values(model: NavilaForCausalLM, images: Sequence[Image.Image]) -> Ten
 
 
 def encoder(model: NavilaForCausalLM, pixels: Tensor) -> Tensor:
-    """(N, 3, H, W) to features (N, P, C) of the vision encoder."""
-    return model.vision_tower(pixels)
+    """(N, 3, H, W) to features (N, P, C), as the projector takes them."""
+    return model.vision_features(pixels)
 
 
 def projector(model: NavilaForCausalLM, features: Tensor) -> Tensor:
