@@ -31,6 +31,10 @@ COMMANDS = {
     "data --help": 220,
     "infer --help": 220,
     "model --help": 220,
+    "model build --help": 220,
+    "model freeze-golden --help": 220,
+    "model info --help": 220,
+    "model verify --help": 220,
     "demo --help": 220,
 }
 
