@@ -8,12 +8,16 @@ from navila.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from navila import actions, conversation, episodes, frames, prompts, simulation
+    from navila.model.chat import Chat
     from navila.model.load import load
     from navila.navigator import Navigator
+    from navila.video import Video
 
 __version__ = "0.1.0"
 __all__ = [
+    "Chat",
     "Navigator",
+    "Video",
     "__version__",
     "actions",
     "conversation",
@@ -25,7 +29,12 @@ __all__ = [
     "simulation",
 ]
 
-_LAZY = {"load": "navila.model.load", "Navigator": "navila.navigator"}
+_LAZY = {
+    "Chat": "navila.model.chat",
+    "Navigator": "navila.navigator",
+    "Video": "navila.video",
+    "load": "navila.model.load",
+}
 _LAZY_MODULES = ("actions", "conversation", "episodes", "frames", "prompts", "simulation")
 
 
