@@ -30,6 +30,7 @@ COMMANDS = {
     "eval --help": 220,
     "data --help": 220,
     "infer --help": 220,
+    "chat --help": 220,
     "model --help": 220,
     "model build --help": 220,
     "model freeze-golden --help": 220,
