@@ -130,7 +130,7 @@ def media_of(images: tuple[Path, ...], videos: tuple[Path, ...]) -> list[Part]:
 
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal's stderr what is going on and for how long, until the end or `close`.
+    """Show on a terminal's stderr what is going on and for how long.
 
     Yields a function that says what is going on now; the empty text takes the line away.
     """
@@ -138,22 +138,28 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     now, over, started = [what], threading.Event(), time.monotonic()
+    signs = itertools.cycle("|/-\\")
 
     def show() -> None:
-        for sign in itertools.cycle("|/-\\"):
-            if now[0]:
-                click.echo(f"\r{sign} {now[0]} ({time.monotonic() - started:.0f} s)\x1b[K", nl=False, err=True)
-            if over.wait(0.1):
-                return
+        click.echo(f"\r{next(signs)} {now[0]} ({time.monotonic() - started:.0f} s)\x1b[K", nl=False, err=True)
+
+    def turn() -> None:
+        while not over.wait(0.1):
+            show()
 
     def say(text: str) -> None:
         now[0] = text
-        if not text and not over.is_set():
-            over.set()
-            thread.join()
-            click.echo("\r\x1b[K", nl=False, err=True)
+        if over.is_set():
+            return
+        if text:
+            show()
+            return
+        over.set()
+        thread.join()
+        click.echo("\r\x1b[K", nl=False, err=True)
 
-    thread = threading.Thread(target=show, daemon=True)
+    thread = threading.Thread(target=turn, daemon=True)
+    show()
     thread.start()
     try:
         yield say
@@ -164,7 +170,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
 def answer(chat: Chat, parts: list[Any], *, stream: bool) -> None:
     """Ask, and print the answer as it comes, or whole."""
     with working("Reading") as say:
-        chat.progress = lambda done, total: say(f"Encoding frame {done} of {total}" if done < total else "Answering")
+        chat.progress = lambda done, total: say(f"Encoded {done} of {total} frames")
         try:
             if not stream:
                 said = chat.ask(parts)
