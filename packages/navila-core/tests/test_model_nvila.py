@@ -14,6 +14,7 @@ import torch
 from navila.errors import CheckpointError, DataError
 from navila.model.media import MediaReader
 from navila.model.tiling import closest_grid, cut, dynamic_tiles, scale_tiles
+from navila.tokenization import tokenize_supervised
 from navila.video import Video
 from navila_encoder_siglip.encoder import SiglipEncoder
 from PIL import Image
@@ -389,3 +390,13 @@ def test_a_checkpoint_before_nvila_has_its_tokens_column_by_column(goldens: Path
     assert model.nvila is None
     assert model.mm_projector.config["downsample_order"] == "column"
     assert "<image>" not in model.tokenizer.get_vocab()
+
+
+def test_it_learns_answers_in_prompts_that_are_tokenised_at_once(goldens: Path, tmp_path: Path) -> None:
+    model = loaded(write_checkpoint(tmp_path / "c", goldens))
+    spans = model.template.spans([("user", f"<image>{QUESTION}"), ("assistant", "Here.")])
+    ids, labels = tokenize_supervised(spans, model.tokenizer, model.image_ids)
+    whole = model.tokenizer("".join(span.text for span in spans)).input_ids
+    at = whole.index(model.tokenizer.get_vocab()["<image>"])
+    assert ids == [*whole[:at], -200, *model.tokenizer("\n").input_ids, *whole[at + 1 :]]
+    assert model.tokenizer.decode([label for label in labels if label != -100]) == "Here.<|im_end|>"

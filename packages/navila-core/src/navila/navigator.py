@@ -155,7 +155,7 @@ class Navigator:
         answers = []
         for answer in LEGAL_ANSWERS:
             spans = self.template.spans([("user", message), ("assistant", answer)])
-            _, labels = tokenize_supervised(spans, self.model.tokenizer)
+            _, labels = tokenize_supervised(spans, self.model.tokenizer, self.model.image_ids)
             answers.append([label for label in labels if label != IGNORE_INDEX])
         return answers
 

@@ -55,6 +55,7 @@ class Processor:
         history_dropout: float = 0.0,
         seed: int = 0,
         enclose: bool = False,
+        image_ids: Sequence[int] | None = None,
     ) -> None:
         """Prepare to encode samples.
 
@@ -67,6 +68,7 @@ class Processor:
                 of an episode), drawn anew each epoch. Without it a model can read the goal off its own past motion.
             seed: of the random choices.
             enclose: images stand between `<im_start>` and `<im_end>` (`mm_use_im_start_end`).
+            image_ids: what an `<image>` becomes where prompts are tokenised at once (`model.image_ids`).
         """
         self.tokenizer = tokenizer
         self.template = template
@@ -75,6 +77,7 @@ class Processor:
         self.history_dropout = history_dropout
         self.seed = seed
         self.enclose = enclose
+        self.image_ids = image_ids
         self._tokenized: dict[tuple[Turn, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def _tokenize(self, turns: tuple[Turn, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -85,7 +88,7 @@ class Processor:
             said = messages(turns)
             if self.enclose:
                 said = [(role, enclose_images(text)) for role, text in said]
-            ids, labels = tokenize_supervised(self.template.spans(said), self.tokenizer)
+            ids, labels = tokenize_supervised(self.template.spans(said), self.tokenizer, self.image_ids)
             self._tokenized[turns] = (tuple(ids), tuple(labels))
         return self._tokenized[turns]
 
@@ -137,7 +140,7 @@ class Processor:
         tokenizer = self.tokenizer
         rust = getattr(tokenizer, "backend_tokenizer", None)
         words = rust.to_str() if rust is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-        facts = (self.template, self.tokens_per_image, self.max_length, self.enclose)
+        facts = (self.template, self.tokens_per_image, self.max_length, self.enclose, self.image_ids)
         return f"{hashlib.sha256(words.encode()).hexdigest()} {facts}"
 
 

@@ -90,6 +90,7 @@ def make_feed(
         history_dropout=data.history_dropout,
         seed=seed,
         enclose=model.config.mm_use_im_start_end,
+        image_ids=model.image_ids,
     )
     pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
     collator = Collator(
