@@ -371,3 +371,60 @@ def test_its_layout_is_known_before_torch_is_imported(llava: Path) -> None:
     code = f"from pathlib import Path; from navila.model.location import read_root; read_root(Path({str(llava)!r}))"
     check = "; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code + check], check=False).returncode == 0
+
+
+@pytest.fixture
+def vila(goldens: Path, tmp_path: Path) -> Path:
+    """A writable copy of a checkpoint of VILA 1.5's files and keys, made by the original code."""
+    folder = tmp_path / "mpt-yi-intern-llama3"
+    shutil.copytree(goldens / "H_full_model" / "llama_siglip" / "ckpt", folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    edit(folder, conversation=None, chat_template=None, resume_path=None, _name_or_path="/home/x/qwen-nvila")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "template"),
+    [("llama2_like_spm", "vicuna_v1"), ("llama3_like", "llama_3"), ("chatml_like", "hermes-2")],
+)
+def test_the_template_of_vila_1_5_is_told_by_its_tokenizer(
+    vila: Path, goldens: Path, tokenizer: str, template: str
+) -> None:
+    for file in (vila / "llm").glob("*token*"):
+        file.unlink()
+    for file in (goldens / "tokenizers" / tokenizer).iterdir():
+        shutil.copyfile(file, vila / "llm" / file.name)
+    settings = vila / "llm" / "tokenizer_config.json"
+    if template == "hermes-2":
+        # Nous-Hermes-2-Yi-34B, the language model of VILA1.5-40b, has a chat template that VILA never used.
+        chat = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": chat}))
+    assert loaded(vila).template.name == template
+
+
+def test_an_encoder_that_is_only_named_is_fetched(vila: Path, tmp_path: Path) -> None:
+    before = loaded(vila)
+    shutil.move(vila / "vision_tower", tmp_path / "siglip")
+    with pytest.raises(CheckpointError, match="vision_tower"):
+        loaded(vila)
+    edit(vila, vision_tower_cfg=str(tmp_path / "siglip"))
+    ids, pixels = torch.tensor([[5, -200, 6]]), torch.randn(1, 3, 70, 70)
+    assert torch.equal(loaded(vila)(ids, pixels).logits, before(ids, pixels).logits)
+
+
+@pytest.mark.parametrize("scales", ["70,140", [70, 140]])
+def test_scales_are_read_as_text_or_list(vila: Path, scales: Any) -> None:
+    """As `VILA1.5-3b-s2` has them; the projector is as wide as all scales together."""
+    edit(vila, s2=True, s2_scales=scales, s2_max_split_size=70, mm_hidden_size=96)
+    with pytest.raises(CheckpointError, match=r"layers.1.weight"):
+        loaded(vila)
+    state = load_file(vila / "mm_projector" / "model.safetensors")
+    wide = {
+        name: torch.cat([t, t], dim=-1) if name.startswith("layers.1.") or name == "layers.2.weight" else t
+        for name, t in state.items()
+    }
+    save_file(wide, vila / "mm_projector" / "model.safetensors", metadata={"format": "pt"})
+    model = loaded(vila)
+    assert model.vision_tower.scales.sides == (70, 140)
+    assert model.image_processor.target_size == (140, 140)
