@@ -239,6 +239,12 @@ def test_a_model_is_built_on_it_at_another_resolution_and_comes_back(goldens: Pa
         assert torch.equal(again.encode_images(pixels(84)), model.encode_images(pixels(84)))
 
 
+def test_sizes_that_do_not_fit_are_told_when_a_model_is_built(goldens: Path) -> None:
+    llm = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with pytest.raises(ConfigError, match=r"given as vision_tower describes no vision encoder .*divisible"):
+        build(llm, config_of(model_cfg(head_width=5)), "linear", goldens / "tokenizers" / "llama3_like")
+
+
 def test_positions_of_a_trunk_of_timm_are_resized(tmp_path: Path) -> None:
     first = OpenClipEncoder(config_of(timm_cfg("eva02_tiny_patch14_224")))
     first.save_pretrained(tmp_path / "small")
@@ -282,6 +288,8 @@ def test_several_scales_are_seen() -> None:
         ({"model_cfg": {"embed_dim": 16}}, "no embed_dim and vision_cfg"),
         ({"model_cfg": model_cfg(eva_model_name="eva-clip")}, "has eva_model_name"),
         ({"model_cfg": model_cfg(image_size=[28, 56])}, "56x28"),
+        ({"model_cfg": model_cfg(), "preprocess_cfg": {"resize_mode": "stretch"}}, "resize_mode 'stretch'"),
+        ({"model_cfg": model_cfg(), "preprocess_cfg": {"interpolation": "area"}}, "interpolation 'area'"),
     ],
 )
 def test_what_open_clip_cannot_give_is_told(config: dict[str, Any], words: str) -> None:

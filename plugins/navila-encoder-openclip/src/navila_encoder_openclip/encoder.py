@@ -33,6 +33,11 @@ NOT_BUILT: Mapping[str, Any] = {
     "timm_drop_path": None,
     "timm_model_pretrained": False,
 }
+PREPROCESSING: Mapping[str, Sequence[str]] = {
+    "resize_mode": ("shortest", "squash", "longest"),
+    # "random" is for training; images are seen bicubic.
+    "interpolation": ("bicubic", "bilinear", "random"),
+}
 
 
 class OpenClipEncoder(VisionEncoder):
@@ -132,7 +137,10 @@ class OpenClipEncoder(VisionEncoder):
         given = self.config.get("preprocess_cfg") or {}
         names = [field.name for field in fields(PreprocessCfg)]
         facts = PreprocessCfg(**{key: given[key] for key in names if given.get(key) is not None})
-        mean, std = (list(v) if isinstance(v, Sequence) else [v] * 3 for v in (facts.mean, facts.std))
+        for key, known in PREPROCESSING.items():
+            if (value := getattr(facts, key)) not in known:
+                raise ConfigError(f"preprocess_cfg has {key} {value!r}: use one of {', '.join(known)}.")
+        mean, std = ([float(x) for x in (v if isinstance(v, Sequence) else [v] * 3)] for v in (facts.mean, facts.std))
         # "longest" pads to a square before, which image_aspect_ratio "pad" does here.
         raw = ImageProcessor.square(self.image_size, mean=mean, std=std).raw
         if facts.resize_mode == "shortest":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from navila.errors import ConfigError
+from navila.errors import ConfigError, NavilaError
 from navila.model.components import llm_backend, projector, projector_spec, vision_encoder, vision_encoder_spec
 from navila.model.config import NavilaConfig
 from navila.model.context import check_length, record_length
@@ -19,6 +19,7 @@ from navila.model.location import checkpoint_folder, read_json
 from navila.model.vocabulary import add_config_tokens, add_pad_token, grow_vocabulary
 from navila.model.weights import cast_parameters
 from navila.plugins import default_host
+from navila.registry import one_line
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -146,7 +147,16 @@ def _tokenizer(source: Any, backend: type[LLMBackend]) -> Any:
 
 def _vision_tower(part: Part, resolution: int | None, **options: Any) -> VisionEncoder:
     if isinstance(part, Mapping):
-        return vision_encoder(_type_of(part, "model_type", "vision_tower"))(part, **options)
+        encoder_class = vision_encoder(_type_of(part, "model_type", "vision_tower"))
+        try:
+            return encoder_class(part, **options)
+        except NavilaError:
+            raise
+        except Exception as error:
+            # The libraries refuse sizes that do not fit together in words of their own.
+            raise ConfigError(
+                f"The config given as vision_tower describes no vision encoder ({one_line(error)}): correct its sizes."
+            ) from error
     if not Path(part).is_dir() and str(part) in default_host().registry("vision-encoder"):
         spec = vision_encoder_spec(str(part))
         encoder_class = vision_encoder(spec.name)
