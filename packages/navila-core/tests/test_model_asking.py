@@ -235,6 +235,12 @@ def test_settings_are_known_and_in_range(model: Any) -> None:
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens is 9"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"stop": ["a", ""]}, "stop is"),
+        ({"stop": [3]}, "stop is"),
+        ({"max_new_tokens": "3"}, "give a whole number"),
+        ({"max_new_tokens": 3.0}, "give a whole number"),
+        ({"do_sample": True, "temperature": "hot"}, "give a number"),
+        ({"do_sample": 1}, "give True or False"),
+        ({"seed": "x"}, "seed is 'x'"),
     ):
         with pytest.raises(ConfigError, match=message):
             model.generate_content("Go.", **options)

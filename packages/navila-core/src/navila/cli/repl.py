@@ -129,6 +129,10 @@ class Repl:
                 raise ConfigError(f"{word} is no setting: write /settings NAME=VALUE.")
             changes[setting] = _value(value)
         sampling = {name: changes.pop(name) for name in ("num_video_frames", "fps") if name in changes}
+        if not (sampling.get("num_video_frames", 1) is None or _is_number(sampling.get("num_video_frames", 1), 1, int)):
+            raise ConfigError("num_video_frames must be a whole number, 1 or more, or null for the model's.")
+        if not (sampling.get("fps", 0) is None or _is_number(sampling.get("fps", 0), 0, int, float)):
+            raise ConfigError("fps must be a number, 0 or more, or null for the model's.")
         self.chat.change(**changes)
         for name, value in sampling.items():
             setattr(self.chat, name, value)
@@ -190,6 +194,10 @@ def _path(argument: str, usage: str) -> Path:
     if not argument:
         raise ConfigError(f"The file is missing: write {usage}.")
     return Path(argument).expanduser()
+
+
+def _is_number(value: Any, least: int, *kinds: type) -> bool:
+    return type(value) in kinds and least <= value < float("inf")
 
 
 def _value(text: str) -> Any:

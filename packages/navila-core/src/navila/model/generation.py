@@ -255,7 +255,9 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
     def turns_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of a conversation with an open answer, -200 at images; raises as `generate_content`."""
         if self.template is None:
-            raise ConfigError("The model names no conversation template: load it with navila.load(..., template=NAME).")
+            raise ConfigError(
+                "The model names no conversation template: load it with template=NAME (--conversation NAME)."
+            )
         messages = [(turn.role, turn.text) for turn in turns]
         places = [count for turn in turns for count in turn.places]
         return self.prompt_ids(self.template.render([*messages, ("assistant", None)]), places)
@@ -283,7 +285,8 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
     def answers(self, inputs: Mapping[str, Tensor | None], settings: GenerationSettings) -> list[str]:
         """What the model says to each row of `inputs_of`."""
         ids = self.generate(**inputs, **vars(settings))
-        return [self._answer(row, settings) for row in ids.tolist()]
+        read = self._reader(settings)
+        return [read(row) for row in ids.tolist()]
 
     def answer_pieces(self, inputs: Mapping[str, Tensor | None], settings: GenerationSettings) -> Iterator[str]:
         """What the model says to the one row of `inputs_of`, piece by piece.
@@ -297,11 +300,15 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         def generate(streamer: BaseStreamer, left: StoppingCriteria) -> Tensor:
             return self.generate(**inputs, **vars(settings), streamer=streamer, stopping_criteria=[left])
 
-        return stream_text(generate, lambda ids: self._answer(ids, settings), stops=settings.stops)
+        return stream_text(generate, self._reader(settings), stops=settings.stops)
 
-    def _answer(self, ids: Sequence[int], settings: GenerationSettings) -> str:
-        """New ids as text, without what ends it."""
+    def _reader(self, settings: GenerationSettings) -> Callable[[Sequence[int]], str]:
+        """What makes text of new ids, without what ends it."""
         ends = set(self.stop_ids())
-        said = list(takewhile(lambda token: token not in ends, ids))
-        text = self.tokenizer.decode(said, skip_special_tokens=True)
-        return text[: min((text.find(stop) for stop in settings.stops if stop in text), default=None)].strip()
+
+        def read(ids: Sequence[int]) -> str:
+            said = list(takewhile(lambda token: token not in ends, ids))
+            text = self.tokenizer.decode(said, skip_special_tokens=True)
+            return text[: min((text.find(stop) for stop in settings.stops if stop in text), default=None)].strip()
+
+        return read

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
@@ -25,6 +26,12 @@ _NEUTRAL = {
     "early_stopping": False,
     "num_return_sequences": 1,
     "use_cache": True,
+}
+#: By the type of a setting's default, which values it takes and what they are called.
+_KINDS: Mapping[type, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "True or False"),
 }
 
 
@@ -56,6 +63,15 @@ class GenerationSettings:
     """Of what is drawn; the state of torch's generators is put back afterwards. None draws from that state."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = _KINDS.get(type(field.default))
+            if kind is not None and (not isinstance(value, kind[0]) or isinstance(value, bool) != (kind[0] is bool)):
+                raise ConfigError(f"{field.name} is {value!r}: give {kind[1]}.")
+        if not (self.seed is None or type(self.seed) is int):
+            raise ConfigError(f"seed is {self.seed!r}: give a whole number.")
+        if not isinstance(self.stop, str | Sequence) or not all(isinstance(stop, str) for stop in self.stops):
+            raise ConfigError(f"stop is {self.stop!r}: give texts.")
         for name, wrong, hint in (
             ("max_new_tokens", self.max_new_tokens < 1, "1 or more"),
             ("temperature", self.do_sample and not self.temperature > 0, "above 0, or leave do_sample out"),
