@@ -18,7 +18,6 @@ from navila.model.layouts import Part, sources
 from navila.model.location import checkpoint_folder, read_json, read_root, split_adapter
 from navila.model.nvila import add_media_tokens, is_nvila
 from navila.model.placement import (
-    SIDE_PARTS,
     Device,
     Placement,
     by_memory,
@@ -118,7 +117,8 @@ def load(
             f"{path} is an adapter, which is merged on one device: merge it with `navila model merge-lora` first, and "
             "load what that writes."
         )
-    placement = _placement(folder, main, kind, device_map, max_memory, offload_folder)
+    sides = (parts.vision_tower, parts.mm_projector)
+    placement = _placement(sides, main, kind, device_map, max_memory, offload_folder)
     if isinstance(placement.llm, dict) and list(placement.llm) != [""]:
         with torch.device("meta"), without_init():
             placement = replace(placement, llm=divided(placement.llm, backend.build(llm_source)))
@@ -176,6 +176,8 @@ def load(
         from navila.model.adapters import load_adapter, merge
 
         load_adapter(model, adapter)
+        if template is not None:
+            model.template = template_for(template, config, tokenizer)
         if not getattr(llm, "is_quantized", False):
             # Merged, it costs nothing; rounding to 8 or 4 bits again would.
             merge(model)
@@ -202,20 +204,21 @@ def check_loading(
 
 
 def _placement(
-    folder: Path,
+    sides: Sequence[Part],
     main: torch.device,
     dtype: torch.dtype,
     device_map: str | Mapping[str, Device] | None,
     max_memory: Mapping[int | str, int | str] | None,
     offload_folder: str | Path | None,
 ) -> Placement:
-    """Where the parts of a checkpoint go."""
+    """Where the parts of a checkpoint go; `sides` are those beside the language model."""
     offload = None if offload_folder is None else Path(offload_folder).expanduser()
     if device_map is None:
         return from_map({"": main})
     if not isinstance(device_map, str):
         return from_map(device_map, offload)
-    return by_memory(device_map, max_memory, sum(stored_bytes(folder / part, dtype) for part in SIDE_PARTS), offload)
+    side_bytes = sum(stored_bytes(part.weights or part.folder, part.names, dtype) for part in sides)
+    return by_memory(device_map, max_memory, side_bytes, offload)
 
 
 def part_type(part: Part, fallback: Any) -> str:

@@ -74,7 +74,7 @@ class NavilaForCausalLM(ConversationalModel):
         """`navila.load`, for code that loads models the way of transformers."""
         from navila.model.load import load
 
-        known = {"device", "dtype", "attn_implementation"}
+        known = {"device", "dtype", "attn_implementation", "quantization", "device_map", "max_memory", "offload_folder"}
         return cast("Self", load(pretrained_model_name_or_path, **{k: v for k, v in options.items() if k in known}))
 
     # -- images -------------------------------------------------------------------------------------------------------

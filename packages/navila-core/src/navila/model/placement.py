@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,9 +191,18 @@ def whole_memory(devices: Sequence[int]) -> dict[int | str, int | str]:
     return {number: torch.cuda.get_device_properties(number).total_memory for number in devices}
 
 
-def stored_bytes(folder: Path, dtype: torch.dtype) -> int:
-    """Bytes that a part's weights take in a floating-point type; none for a part without a folder."""
-    return sum(tensor.count for tensor in stored_tensors(folder)) * dtype.itemsize if folder.is_dir() else 0
+def stored_bytes(source: Path, names: Mapping[str, str] | None, dtype: torch.dtype) -> int:
+    """Bytes that a part's weights take in a floating-point type; none for a part without files.
+
+    `source` is a folder, or a file that is counted whole; of a folder those tensors that a pattern of `names` matches.
+    """
+    if source.is_file():
+        return source.stat().st_size
+    if not source.is_dir():
+        return 0
+    patterns = [re.compile(pattern) for pattern in names or {"": ""}]
+    found = (tensor for tensor in stored_tensors(source) if any(p.search(tensor.name) for p in patterns))
+    return sum(tensor.count for tensor in found) * dtype.itemsize
 
 
 def divided(device_map: Mapping[str, Any], llm: nn.Module) -> dict[str, Any]:
