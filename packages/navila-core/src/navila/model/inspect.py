@@ -26,6 +26,7 @@ from navila.model.headers import StoredTensor, stored_tensors, tensors_in
 from navila.model.layouts import Part, Sources, sources
 from navila.model.load import composed_config, part_type, template_for
 from navila.model.location import read_json, read_root
+from navila.model.nvila import Nvila
 from navila.model.vision import VisionEncoder
 from navila.model.weights import check_shapes
 from navila.plugins import default_host
@@ -115,12 +116,14 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     places = {part: _Source(part=part, at=getattr(parts, part), top=parts.config.get(f"{part}_cfg")) for part in PARTS}
     llm, tower, joint = places.values()
 
+    nvila = problems.attempt(lambda: Nvila.of(parts.config), path)
     live = problems.attempt(lambda: _live_llm(llm), llm.folder)
     encoder = problems.attempt(lambda: _encoder(tower, root), tower.folder)
     sizes = None
     if encoder is not None and live is not None:
-        sizes = {"mm_hidden_size": encoder.out_features, "hidden_size": live.hidden_size}
-    mapped = problems.attempt(lambda: _projector(joint, sizes), joint.folder) if sizes else None
+        scales = 1 if nvila is None else nvila.width_factor
+        sizes = {"mm_hidden_size": encoder.out_features * scales, "hidden_size": live.hidden_size}
+    mapped = problems.attempt(lambda: _projector(joint, sizes, nvila is not None), joint.folder) if sizes else None
     tokenizer = problems.attempt(lambda: llm_backend(llm.model_type()).load_tokenizer(llm.folder), llm.folder)
     template = None if tokenizer is None else problems.attempt(lambda: template_for(None, root, tokenizer), path)
 
@@ -278,10 +281,12 @@ def _encoder(source: _Source, root: NavilaConfig) -> Any:
         )
 
 
-def _projector(source: _Source, sizes: Mapping[str, int]) -> Any:
-    """The projector, without memory for its weights."""
+def _projector(source: _Source, sizes: Mapping[str, int], rows: bool) -> Any:
+    """The projector, without memory for its weights; its tokens go row by row (NVILA) where it does not say."""
+    type_string = source.model_type()
+    order = {"downsample_order": "row"} if rows and type_string == "mlp_downsample" else {}
     with torch.device("meta"):
-        return projector(source.model_type())({**sizes, **source.config()})
+        return projector(type_string)({**sizes, **order, **source.config()})
 
 
 def _check_encoder(encoder: Any, stored: list[StoredTensor] | None, source: _Source) -> None:

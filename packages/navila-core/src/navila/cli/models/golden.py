@@ -6,10 +6,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from navila.cli.loading import loading_options
 from navila.cli.tables import table
 from navila.errors import ConfigError, DataError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from navila.model.verify import Comparison
 
 _FILE = click.Path(path_type=Path)
-_device = click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default.")
 
 
 @click.command(short_help="Record what a checkpoint computes, stage by stage.")
@@ -28,9 +28,8 @@ _device = click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a 
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pictures that are made up.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Of each answer.")
 @click.option("--logits", type=click.IntRange(min=1), default=64, show_default=True, help="Positions kept, at most.")
-@click.option("--dtype", default="float32", show_default=True, help="float32, float16 or bfloat16.")
-@_device
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@loading_options
 def freeze_golden(
     checkpoint: str,
     output: Path,
@@ -39,13 +38,13 @@ def freeze_golden(
     seed: int,
     max_new_tokens: int,
     logits: int,
-    dtype: str,
-    device: str | None,
     force: bool,
+    **loading: Any,
 ) -> None:
     """Record what CHECKPOINT computes: prompt, ids, pixels, features, embeddings, logits and answer.
 
-    `navila model verify` compares a checkpoint, a version of navila or a machine with the record.
+    It is loaded in float32 unless --dtype says otherwise. `navila model verify` compares a checkpoint, a version of
+    navila or a machine with the record.
     """
     if images and prompt is None:
         raise ConfigError("--image needs a question: give --prompt.")
@@ -54,17 +53,14 @@ def freeze_golden(
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is no folder: give another place as --output.")
 
-    from navila.model.location import checkpoint_folder, read_root
-
-    folder = checkpoint_folder(checkpoint)
-    read_root(folder)
+    folder = _folder(checkpoint, loading["model_base"])
 
     from navila.images import read_image
     from navila.model.golden import ask, default_requests, freeze
     from navila.model.load import load
 
     asked = None if prompt is None else (ask("prompt", prompt, [read_image(path) for path in images]),)
-    model = load(folder, device=device, dtype=dtype)
+    model = load(folder, **{**loading, "dtype": loading["dtype"] or "float32"})
     requests = asked or default_requests(model.config.num_video_frames, seed)
     freeze(
         model,
@@ -83,31 +79,24 @@ def freeze_golden(
 @click.command(short_help="Compare a checkpoint with a record, stage by stage.")
 @click.argument("checkpoint")
 @click.option("--golden", required=True, type=_FILE, metavar="DIR", help="A bundle, or a recording of NaVILA's code.")
-@click.option("--dtype", metavar="NAME", help="float32, float16 or bfloat16; that of the golden by default.")
-@_device
-@click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Largest difference; by dtype by default.")
+@click.option(
+    "--atol", type=click.FloatRange(min=0), metavar="X", help="Largest difference; 1e-4 in float32 by default."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@loading_options
 @click.pass_context
 def verify(
-    ctx: click.Context,
-    checkpoint: str,
-    golden: Path,
-    dtype: str | None,
-    device: str | None,
-    atol: float | None,
-    as_json: bool,
+    ctx: click.Context, checkpoint: str, golden: Path, atol: float | None, as_json: bool, **loading: Any
 ) -> None:
     """Compute a golden's stages with CHECKPOINT, and name the first that differs.
 
-    Exit code 0 when all are equal, 1 when one differs, 2 when the comparison cannot be made.
+    It is loaded in the golden's dtype unless --dtype says otherwise. Exit code 0 when all are equal, 1 when one
+    differs, 2 when the comparison cannot be made.
     """
     if not golden.is_dir():
         raise DataError(f"{golden} is no folder: give that of a golden bundle.")
 
-    from navila.model.location import checkpoint_folder, read_root
-
-    folder = checkpoint_folder(checkpoint)
-    read_root(folder)
+    folder = _folder(checkpoint, loading["model_base"])
 
     from navila.model import verify as library
     from navila.model.fingerprint import differences, fingerprint
@@ -115,7 +104,7 @@ def verify(
     from navila.model.load import load
 
     record = read_golden(golden)
-    model = load(folder, device=device, dtype=dtype or record.dtype)
+    model = load(folder, **{**loading, "dtype": loading["dtype"] or record.dtype})
     running = str(model.llm.dtype).removeprefix("torch.")
     allowed = library.tolerance(record.dtype, running) if atol is None else atol
     found = library.verify(model, record, atol=allowed, report=lambda line: click.echo(line, err=True))
@@ -139,6 +128,15 @@ def verify(
         click.echo(f"\n{_verdict(found, first)}")
     if first is not None:
         ctx.exit(1)
+
+
+def _folder(checkpoint: str, model_base: str | None) -> Path:
+    """The checkpoint's folder, once it is known to hold a model, or an adapter of one."""
+    from navila.model.location import checkpoint_folder, read_root, split_adapter
+
+    folder = checkpoint_folder(checkpoint)
+    read_root(split_adapter(folder, model_base)[0])
+    return folder
 
 
 def _report(found: Sequence[Comparison]) -> str:
