@@ -13,7 +13,7 @@ import torch
 from navila.cli import main
 from navila.errors import CheckpointError, ConfigError
 from navila.model.adapters import add_lora, has_adapter, load_adapter, merge, save_adapter
-from navila.model.load import load
+from navila.model.load import load, template_for
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -97,6 +97,7 @@ def test_only_the_adapter_and_what_is_tuned_besides_it_trains_and_is_saved(base:
         for parameter in model.mm_projector.parameters():
             parameter.mul_(1.5)
     model.config.num_video_frames = 13
+    model.template = template_for("vicuna_v1", model.config, model.tokenizer)
     wanted = logits_of(model)
     save_adapter(model, tmp_path)
     assert load_file(tmp_path / "non_lora_trainables.safetensors").keys() == {
@@ -106,6 +107,19 @@ def test_only_the_adapter_and_what_is_tuned_besides_it_trains_and_is_saved(base:
     again = loaded(tmp_path, model_base=base)
     torch.testing.assert_close(logits_of(again), wanted, rtol=0, atol=1e-5)
     assert again.config.num_video_frames == 13
+    assert again.template.name == model.template.name != loaded(base).template.name
+    assert loaded(tmp_path, model_base=base, template="llama_3").template.name == "llama_3"
+
+
+def test_what_never_runs_is_not_trained(base: Path) -> None:
+    model = loaded(base)
+    model.set_trainable(llm=False, vision_tower=False, mm_projector=True)
+    add_lora(model, r=2, parts=("llm", "vision_tower"), targets=["q_proj"])
+    logits = model.train()(torch.tensor([[5, -200, 6, 7]]), torch.zeros(1, 3, 70, 70)).logits
+    logits.sum().backward()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any(name.startswith("vision_tower.") for name in trained)
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
 
 
 def test_plain_peft_reads_an_adapter_of_the_language_model(base: Path, tmp_path: Path) -> None:

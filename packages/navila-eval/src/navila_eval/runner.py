@@ -47,7 +47,6 @@ def run_tasks(
         assert model is not None
         return navila.load(model, template=conv_mode, **loading)
 
-    model_base = loading.get("model_base")
     uses_model = agent in ("model", "wrong-instruction")
     name = model_name(model) if uses_model and model else agent
     keywords = parse_options(task_options)
@@ -56,7 +55,7 @@ def run_tasks(
         identity |= {
             "model": model,
             "model_sha256": checkpoint_digest(model),
-            **({"model_base": model_base, "model_base_sha256": checkpoint_digest(model_base)} if model_base else {}),
+            **_base_of(model, loading.get("model_base")),
             "conv_mode": conv_mode,
             "num_frames": num_frames,
             "decoding": decoding,
@@ -131,6 +130,16 @@ def make_benchmark(task: str, keywords: Mapping[str, Any]) -> Benchmark:
 def model_name(model: str) -> str:
     """Last part of a checkpoint's path or hub id, in lower case."""
     return Path(model).resolve().name.lower() if Path(model).exists() else model.rstrip("/").rpartition("/")[2].lower()
+
+
+def _base_of(model: str, model_base: str | None) -> dict[str, Any]:
+    """The model under an adapter (or projector), which is as much part of a run; nothing for a whole model."""
+    from navila.model.location import checkpoint_folder, split_adapter
+
+    if Path(model).is_dir():
+        folder, adapter = split_adapter(checkpoint_folder(model), model_base)
+        model_base = str(folder) if adapter is not None else model_base
+    return {"model_base": model_base, "model_base_sha256": checkpoint_digest(model_base)} if model_base else {}
 
 
 def run_label(task: str, split: str, default_split: str, agent: str = "model") -> str:

@@ -29,6 +29,7 @@ from navila.model.adapter_names import (
     scope_of,
 )
 from navila.model.components import llm_backend
+from navila.model.load import template_for
 from navila.model.location import ADAPTER_CONFIG, read_json
 from navila.model.vocabulary import grow_vocabulary
 from navila.model.weights import read_tensors, replacing, write_json
@@ -51,7 +52,7 @@ def add_lora(
     r: int = 64,
     alpha: float = 16,
     dropout: float = 0.05,
-    targets: Iterable[str] | None = None,
+    targets: str | Iterable[str] | None = None,
     parts: Iterable[str] = ("llm",),
     use_dora: bool = False,
     **options: Any,
@@ -60,7 +61,8 @@ def add_lora(
 
     Args:
         r, alpha, dropout: rank, scale (the update is multiplied by alpha / r) and dropout of the update's input.
-        targets: names of linear layers, or their ends (`q_proj`); all but the head when None, as in the original.
+        targets: names of linear layers, or their ends (`q_proj`), or a pattern; when None all that run but the head, as
+            in the original.
         parts: `llm`, `vision_tower` or both.
         use_dora: learn magnitudes too (DoRA, arXiv 2402.09353).
         options: further fields of `peft.LoraConfig`, e.g. `use_rslora`, `bias`, `modules_to_save`, `rank_pattern`.
@@ -76,18 +78,23 @@ def add_lora(
         raise ConfigError("The model has an adapter already: merge it before adding another.")
     scope = {frozenset({"llm"}): "llm", frozenset({"vision_tower"}): "vision_tower.vision_tower"}.get(wanted, "")
     module = model.get_submodule(scope)
+    idle = [whole for whole in model.vision_tower.unused_modules() if isinstance(whole, nn.Module)]
+    unused = {layer for whole in idle for layer in whole.modules()}
     if targets is None:
         inside = tuple(f"{part}." for part in wanted) if not scope else ("",)
         targets = [
             name
             for name, layer in module.named_modules()
-            if isinstance(layer, nn.Linear) and name.startswith(inside) and not name.endswith("lm_head")
+            if isinstance(layer, nn.Linear)
+            and layer not in unused
+            and name.startswith(inside)
+            and not name.endswith("lm_head")
         ]
     config = peft.LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  PEFT takes any number
         lora_dropout=dropout,
-        target_modules=list(targets),
+        target_modules=targets if isinstance(targets, str) else list(targets),
         use_dora=use_dora,
         task_type="CAUSAL_LM",
         **options,
@@ -97,6 +104,9 @@ def add_lora(
             _inject(module, config)
         except ValueError as error:
             raise ConfigError(f"The adapter does not fit the model ({reason(error)}): mend its targets.") from None
+    # What never runs gets no gradient, which data-parallel training would wait for.
+    for layer in idle:
+        layer.requires_grad_(False)
 
 
 def load_adapter(model: NavilaForCausalLM, folder: str | Path, *, trainable: bool = False) -> None:
@@ -137,11 +147,12 @@ def load_adapter(model: NavilaForCausalLM, folder: str | Path, *, trainable: boo
             ) from None
     _set_weights(peft, module, weights, path)
     own = folder / "config.json"
-    if own.is_file():
-        saved = read_json(own)
-        for name in TRAINED_FIELDS:
-            if saved.get(name) is not None:
-                setattr(model.config, name, saved[name])
+    saved = read_json(own) if own.is_file() else {}
+    told = {name: saved[name] for name in TRAINED_FIELDS if saved.get(name) is not None}
+    for name, value in told.items():
+        setattr(model.config, name, value)
+    if "conversation" in told:
+        model.template = template_for(None, model.config, model.tokenizer)
 
 
 def save_adapter(

@@ -66,6 +66,8 @@ def consolidate(
         if found:
             value = tensor if kind is None or not tensor.is_floating_point() else tensor.to(kind)
             state[memory_name(model, plain)] = value
+            if len(state) % 100 == 0:
+                report(f"{len(state)} tensors put together")
     _fill(model, state, shards, configs)
     report(f"writing {output}")
     model.save_pretrained(output)
@@ -174,14 +176,13 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _zero(folder: Path) -> Path | None:
-    """The folder of ZeRO's files in a checkpoint: itself, the one that `latest` names, or the last."""
+    """The folder of ZeRO's files: itself, or the one that `latest` names, which DeepSpeed writes last."""
     if any(folder.glob(MODEL_STATES)):
         return folder
-    if (folder / "latest").is_file():
-        named = folder / (folder / "latest").read_text(encoding="utf-8").strip()
-        return named if named.is_dir() and named.parent == folder else None
-    steps = [path for path in folder.glob("global_step*") if path.name.removeprefix("global_step").isdecimal()]
-    return max(steps, key=lambda path: int(path.name.removeprefix("global_step")), default=None)
+    if not (folder / "latest").is_file():
+        return None
+    named = folder / (folder / "latest").read_text(encoding="utf-8").strip()
+    return named if named.is_dir() and named.parent == folder else None
 
 
 def _sharded(folder: Path) -> Path | None:
