@@ -120,13 +120,16 @@ def sources(
     if layout is Layout.LLAVA:
         return _llava(folder, raw, vision_tower, model_base)
     if layout is Layout.LLAVA_HF:
+        if vision_tower is not None:
+            raise CheckpointError(f"{folder} has its own vision encoder: leave {str(vision_tower)!r} out.")
         return _llava_hf(folder, raw)
     own = folder / "vision_tower"
-    tower = vision_tower if vision_tower is not None else None if own.is_dir() else raw["vision_tower_cfg"]
+    if vision_tower is not None or not own.is_dir():
+        own = _fetched(folder, "vision_tower_cfg", raw.get("vision_tower_cfg"), vision_tower)
     return Sources(
         config=raw,
         llm=Part(folder=folder / "llm"),
-        vision_tower=Part(folder=own if tower is None else _fetched(tower, folder, "vision_tower_cfg")),
+        vision_tower=Part(folder=own),
         mm_projector=Part(folder=folder / "mm_projector"),
     )
 
@@ -138,37 +141,39 @@ def _llava(
     top = {key: value for key, value in raw.items() if key.startswith(_LLAVA_KEYS)}
     llm = {key: value for key, value in raw.items() if key not in top}
     llm |= {"model_type": MODEL_TYPES[raw["model_type"]], "architectures": None}
-    llm_part = Part(folder=folder, config=llm)
-    alone = folder / PROJECTOR_FILE
-    if alone.is_file() and not any(folder.glob("*model*.safetensors*")) and not any(folder.glob("pytorch_model*")):
-        if model_base is None:
-            raise CheckpointError(
-                f"{folder} holds a projector alone ({PROJECTOR_FILE}): give the folder or Hub id of the language model "
-                "it was trained for as model_base (--model-base)."
-            )
-        llm_part = Part(folder=_fetched(model_base, folder, "model_base"))
-    elif model_base is not None:
+    alone = _is_projector(folder)
+    if alone and model_base is None:
+        raise CheckpointError(
+            f"{folder} holds a projector alone ({PROJECTOR_FILE}): give the folder or Hub id of the language model it was "
+            "trained for as model_base (--model-base)."
+        )
+    if model_base is not None and not alone:
         raise CheckpointError(f"{folder} is a whole model: leave the base {str(model_base)!r} out.")
-    named = vision_tower if vision_tower is not None else raw["mm_vision_tower"]
     return Sources(
         config={
             **top,
-            "llm_cfg": llm_part.config,
+            "llm_cfg": None if alone else llm,
             "mm_projector_cfg": {"mm_projector_type": raw.get("mm_projector_type") or "linear"},
             "conversation": "mistral" if llm["model_type"] == "mistral" else raw.get("conversation"),
         },
-        llm=llm_part,
+        llm=Part(folder=_fetched(folder, "", None, model_base)) if alone else Part(folder=folder, config=llm),
         vision_tower=Part(
-            folder=_fetched(named, folder, "mm_vision_tower"),
-            weights=None if llm_part.config is None else folder,
+            folder=_fetched(folder, "mm_vision_tower", raw["mm_vision_tower"], vision_tower),
+            weights=None if alone else folder,
             names=_ENCODER_NAMES,
         ),
         mm_projector=Part(
             folder=folder,
-            weights=folder if llm_part.config is not None else alone,
+            weights=folder / PROJECTOR_FILE if alone else folder,
             names={r"^(model\.)?mm_projector\.": "layers."},
         ),
     )
+
+
+def _is_projector(folder: Path) -> bool:
+    """Whether a folder of LLaVA's holds the projector of a first stage of training and no whole model."""
+    whole = (*folder.glob("model*.safetensors*"), *folder.glob("pytorch_model*.bin*"))
+    return (folder / PROJECTOR_FILE).is_file() and not whole
 
 
 def _llava_hf(folder: Path, raw: Mapping[str, Any]) -> Sources:
@@ -184,7 +189,6 @@ def _llava_hf(folder: Path, raw: Mapping[str, Any]) -> Sources:
     if type(layer) is not int:
         raise CheckpointError(f"{path} has vision_feature_layer {layer!r}: only the features of one layer are known.")
     strategy = raw.get("vision_feature_select_strategy", "default")
-    conversations = {"mistral": "mistral"}
     return Sources(
         config={
             "model_type": "llava",
@@ -193,7 +197,7 @@ def _llava_hf(folder: Path, raw: Mapping[str, Any]) -> Sources:
             "mm_projector_cfg": {"mm_projector_type": "mlp2x_gelu"},
             "mm_vision_select_layer": layer,
             "mm_vision_select_feature": "patch" if strategy == "default" else "cls_patch",
-            "conversation": conversations.get(str(text.get("model_type"))),
+            "conversation": "mistral" if text.get("model_type") == "mistral" else None,
         },
         llm=Part(
             folder=folder,
@@ -214,21 +218,23 @@ def _llava_hf(folder: Path, raw: Mapping[str, Any]) -> Sources:
                 r"^(model\.)?multi_modal_projector\.linear_2\.": "layers.2.",
             },
         ),
-        # That of the original is told by the tokenizer; others are named by nothing else.
+        # It is that of a processor, whose messages are lists of parts.
         text_template=text.get("model_type", "llama") != "llama",
     )
 
 
-def _fetched(named: str | Path, folder: Path, key: str) -> Path:
-    """The folder of what `config.json` or an argument names."""
+def _fetched(folder: Path, key: str, named: Any, given: str | Path | None) -> Path:
+    """The folder of what an argument gives, or else `config.json` names by `key`."""
     from navila.model.location import checkpoint_folder
 
+    if given is not None:
+        return checkpoint_folder(given)
     try:
         return checkpoint_folder(named)
     except CheckpointError as error:
         why = reason(error.__cause__ or error).rstrip(".")
         raise CheckpointError(
-            f"{folder / 'config.json'} has {key} {str(named)!r}, which is not in the checkpoint and cannot be had from "
+            f"{folder / 'config.json'} has {key} {named!r}, which is not in the checkpoint and cannot be had from "
             f"elsewhere ({why}): give its folder as vision_tower (--vision-tower)."
         ) from error
 
