@@ -74,7 +74,7 @@ def test_repeats_and_order_of_a_mixture(tmp_path: Path):
     one, two = folder_of(tmp_path, "one", 1, 3), folder_of(tmp_path, "two", 1, 2)
     mixture = Mixture.open(f"vln:{one}*2+vln:{two}")
     assert len(mixture) == 8
-    assert [mixture[i].record for i in range(8)] == ["0-0", "0-1", "0-2"] * 2 + ["0-0", "0-1"]
+    assert [mixture[i].record for i in range(8)] == ["0 (0-0)", "1 (0-1)", "2 (0-2)"] * 2 + ["0 (0-0)", "1 (0-1)"]
     with pytest.raises(IndexError):
         mixture[8]
 

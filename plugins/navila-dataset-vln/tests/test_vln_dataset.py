@@ -97,7 +97,7 @@ def test_a_malformed_record_is_named(tmp_path: Path, change: dict, match: str):
     good = {"video_id": "1-0", "frames": ["1/frame_0.jpg"], "q": "Go.", "a": "The next action is turn left 15 degree."}
     (tmp_path / "annotations.json").write_text(json.dumps([good, good | change]))
     dataset = VLNDataset.open("vln", tmp_path, LoadOptions())
-    assert dataset[0].record == "1-0"
+    assert dataset[0].record == "0 (1-0)"
     with pytest.raises(DataError, match=match) as caught:
         dataset[1]
     assert "annotations.json, record 1" in str(caught.value)

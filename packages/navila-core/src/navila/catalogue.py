@@ -105,8 +105,11 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(
         dist="navila-projector-resampler", kind="projector", names=("resampler",), model_types=("v2l_projector",)
     ),
-    CatalogueEntry(dist="navila-dataset-llava", kind="dataset", names=("llava",)),
-    CatalogueEntry(dist="navila-dataset-vln", kind="dataset", names=("r2r", "rxr", "human", "vln")),
+    CatalogueEntry(dist="navila-dataset-llava", kind="dataset", names=("llava", "sharegpt4v_sft")),
+    CatalogueEntry(
+        dist="navila-dataset-video", kind="dataset", names=("video_chatgpt", "sharegpt_video", "scanqa", "video")
+    ),
+    CatalogueEntry(dist="navila-dataset-vln", kind="dataset", names=("r2r", "rxr", "human", "envdrop", "vln")),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
     CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),

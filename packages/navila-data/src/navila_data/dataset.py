@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from navila.errors import DataError
+from navila.plugins import default_host
 
 from navila_data.sample import Sample
 
@@ -17,6 +19,8 @@ class LoadOptions:
 
     num_frames: int = 8
     """Frames a navigation or video sample shows."""
+    fps: float = 0.0
+    """Frames a second of a video, at most `num_frames` in all; 0 spreads `num_frames` over the whole of it."""
     normalise_instructions: bool = False
     """Clean instructions up as NaVILA's training did (line breaks, capitals, spaces before full stops)."""
     annotations: Path | None = None
@@ -66,6 +70,13 @@ class Dataset(ABC):
         """What `Sample.group` says for `index`, without building the sample where that is cheap."""
         return self[index].group
 
+    def label(self, index: int) -> str:
+        """What the answer of a record is, for balance: `stop`, `forward`, `left` or `right` of a navigation step.
+
+        Empty where nothing is to be balanced; a malformed record raises nothing here.
+        """
+        return ""
+
     def fingerprint(self) -> str:
         """What decides its samples (files with size and time, options), so that what was counted on them can be kept.
 
@@ -83,3 +94,22 @@ def require_folder(root: Path, what: str) -> Path:
     if not root.is_dir():
         raise DataError(f"{what}: the folder {root} does not exist; check the path and --data_path.")
     return root
+
+
+def release_folder(name: str, root: Path, folder: str, files: Sequence[str]) -> Path:
+    """The folder of a published dataset: `root/folder`, or `root` itself where that holds `files`.
+
+    Raises:
+        DataError: there is none, or it is not unpacked; the sentence says what is expected.
+    """
+    require_folder(root, name)
+    base = root if folder and not (root / folder).is_dir() else root / folder
+    missing = [file for file in files if not (base / file).exists()]
+    if not missing:
+        return base
+    expected = "; ".join(default_host().registry("dataset").spec(name).expected_files)
+    if len(missing) == len(files) and base == root:
+        raise DataError(f"{name}: {root} has no folder {folder}; below --data_path are expected {expected}.")
+    raise DataError(
+        f"{name}: {base} lacks {missing[0]}: fetch or unpack it; below --data_path are expected {expected}."
+    )

@@ -62,18 +62,14 @@ def open_file(file: Path | TarMember) -> BinaryIO:
 
 
 def frame_count(video: Path | TarMember) -> int:
-    """Frames of a video that can be shown, from its packets; nothing is decoded.
+    """Frames of a video that can be shown, from its packets; nothing is decoded, and it is known the next time.
 
     Raises:
         DataError: it is missing or no video.
     """
-    # Dataset modules import this one where nothing is decoded: PyAV is imported by whoever asks.
-    from navila.video import frame_index
+    from navila_data.video_facts import known_videos
 
-    if isinstance(video, Path):
-        return len(frame_index(video))
-    with open_file(video) as content:
-        return len(frame_index(content))
+    return known_videos().of(video).frames
 
 
 class _Content(io.BytesIO):

@@ -61,6 +61,11 @@ class RecordFile(Sequence[Record]):
             raise DataError(
                 f"{self.path}, line {self.line(index)}: not UTF-8 (byte {error.start} of record {index}); convert it."
             ) from None
+        except (ValueError, RecursionError) as error:
+            # Numbers of thousands of digits, lists in lists in lists.
+            raise DataError(
+                f"{self.path}, line {self.line(index)}: record {index} cannot be read ({error}); mend the file."
+            ) from None
         if not isinstance(record, dict):
             kind = type(record).__name__
             raise DataError(f"{self.path}, line {self.line(index)}: expected an object, got {kind}; mend the file.")
@@ -95,23 +100,49 @@ def text_field(record: Record, key: str, where: str, *, empty: bool = False) -> 
     """The string at `key`; only with `empty` may it be blank.
 
     Raises:
-        DataError: it is missing, blank or of another type.
+        DataError: it is missing, blank, of another type or no text that can be written.
     """
     value = record.get(key)
     if not isinstance(value, str) or not (empty or value.strip()):
         raise DataError(f'{where}: "{key}" must be a text, not {value!r}; mend the record.')
-    return value
+    return require_unicode(value, where)
+
+
+def require_unicode(text: str, where: str) -> str:
+    """Return a text if it can be encoded: JSON can spell halves of characters, which no tokenizer or file name takes.
+
+    Raises:
+        DataError: it cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: {text!r} has half a character at {error.start}; mend the record.") from None
+    return text
 
 
 def media_path(folder: Path, name: Any, where: str) -> Path:
-    """The file `name` below `folder`.
+    """The file `name` below `folder`. Links are followed, wherever they lead: data often lie behind them.
 
     Raises:
-        DataError: the name is not a string or leaves the folder.
+        DataError: the name is not a string, cannot be a file's, or leaves the folder.
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or "\0" in name:
         raise DataError(f"{where}: a media path must be a non-empty string, not {name!r}; mend the record.")
-    path = Path(name)
+    path = Path(require_unicode(name, where))
     if path.is_absolute() or ".." in path.parts:
         raise DataError(f"{where}: the media path {name!r} leaves the data folder; use a relative path below it.")
     return folder / path
+
+
+def video_path(folder: Path, record: Record, where: str) -> Path:
+    """The video of a record: `video_path`, else `video`, else `video_id` and `.mp4`.
+
+    Raises:
+        DataError: it names none, or one outside the folder.
+    """
+    for key, suffix in (("video_path", ""), ("video", ""), ("video_id", ".mp4")):
+        if record.get(key) is not None:
+            name = record[key]
+            return media_path(folder, name + suffix if isinstance(name, str) and name else name, where)
+    raise DataError(f'{where}: names no video; give it a "video" or a "video_id".')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -11,11 +10,14 @@ from typing import Any
 from navila.constants import IMAGE_TOKEN
 from navila.errors import DataError
 from navila.tokenization import escape_user_text, normalise_image_placeholders
-from navila_data.dataset import Dataset, LoadOptions
-from navila_data.records import RecordFile, media_path
-from navila_data.sample import Role, Sample, Turn
+from navila_data.conversations import read_conversation
+from navila_data.dataset import Dataset, LoadOptions, release_folder, require_folder
+from navila_data.records import Record, RecordFile, media_path
+from navila_data.sample import Sample, Turn
 
-ROLES: Mapping[str, Role] = {"human": "user", "gpt": "assistant"}
+#: Folder below the data root and folders of images in it, the first of which that exists, by registered name.
+#: NaVILA's registry has the images of this source in `videos`.
+LAYOUTS = {"sharegpt4v_sft": ("sharegpt4v_sft", ("images", "videos"))}
 
 
 class LlavaDataset(Dataset):
@@ -29,14 +31,20 @@ class LlavaDataset(Dataset):
 
     @classmethod
     def open(cls, name: str, root: Path, options: LoadOptions) -> LlavaDataset:
-        """Open `root/annotations.json`, or `root/annotations.jsonl` where only that exists.
+        """Open `root/annotations.json`, or `root/annotations.jsonl` where only that exists; or a registered dataset.
 
         Raises:
             DataError: there is neither, or it is malformed.
         """
-        usual, lines = root / "annotations.json", root / "annotations.jsonl"
+        folder, images = LAYOUTS.get(name, ("", ()))
+        if folder:
+            base = release_folder(name, root, folder, [] if options.annotations else ["annotations.json"])
+        else:
+            base = require_folder(root, name)
+        usual, lines = base / "annotations.json", base / "annotations.jsonl"
         annotations = options.annotations or (lines if lines.exists() and not usual.exists() else usual)
-        return cls(name, options.media or root, annotations)
+        media = options.media or next((base / name for name in images if (base / name).is_dir()), base)
+        return cls(name, media, annotations)
 
     @classmethod
     def tiny(cls) -> LlavaDataset:
@@ -80,7 +88,7 @@ class LlavaDataset(Dataset):
         return self.records.fingerprint()
 
 
-def _media_names(record: Mapping[str, Any], where: str) -> list[Any]:
+def _media_names(record: Record, where: str) -> list[Any]:
     for key in ("video", "video_id"):
         if key in record:
             raise DataError(f'{where} shows a video ("{key}"): use a video dataset for it.')
@@ -94,24 +102,10 @@ def _media_names(record: Mapping[str, Any], where: str) -> list[Any]:
     return [name.get("path") if isinstance(name, dict) else name for name in names]
 
 
-def _turns(record: Mapping[str, Any], where: str, *, has_media: bool) -> tuple[Turn, ...]:
-    conversation = record.get("conversations")
-    if not isinstance(conversation, list) or not all(isinstance(turn, dict) for turn in conversation):
-        raise DataError(f'{where}: "conversations" must be a list of turns; mend the record.')
-    turns = []
-    for number, turn in enumerate(conversation):
-        speaker, text = turn.get("from"), turn.get("value")
-        if speaker not in ROLES or not isinstance(text, str):
-            raise DataError(
-                f'{where}, turn {number}: needs "from" (human or gpt) and a text "value", got {speaker!r} and {text!r}.'
-            )
-        turns.append(Turn(ROLES[speaker], text))
-    if turns and turns[0].role == "assistant":
-        turns = turns[1:]
-    if any(turn.role != ("assistant" if number % 2 else "user") for number, turn in enumerate(turns)):
-        raise DataError(f"{where}: human and gpt must take turns, beginning with human; mend the record.")
-    if not has_media:
-        return tuple(turns)
-    escaped = [(turn.role, IMAGE_TOKEN.join(map(escape_user_text, turn.text.split(IMAGE_TOKEN)))) for turn in turns]
-    spaced = normalise_image_placeholders(escaped)
-    return tuple(Turn(turn.role, str(text).strip()) for turn, (_, text) in zip(turns, spaced, strict=True))
+def _turns(record: Record, where: str, *, has_media: bool) -> tuple[Turn, ...]:
+    """The conversation with control tokens broken up; an `<image>` without an image stays, to be told by `Sample`."""
+    turns = read_conversation(record, where)
+    texts = [(turn.role, IMAGE_TOKEN.join(map(escape_user_text, turn.text.split(IMAGE_TOKEN)))) for turn in turns]
+    if has_media:
+        texts = [(role, str(text).strip()) for role, text in normalise_image_placeholders(texts)]
+    return tuple(Turn(turn.role, text) for turn, (_, text) in zip(turns, texts, strict=True))

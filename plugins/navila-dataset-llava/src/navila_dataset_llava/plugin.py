@@ -21,3 +21,14 @@ def navila_datasets() -> Iterable[DatasetSpec]:
             "images, at the paths the records name",
         ),
     )
+    yield DatasetSpec(
+        name="sharegpt4v_sft",
+        target="navila_dataset_llava.dataset:LlavaDataset",
+        summary="Conversations about images of ShareGPT4V, as NaVILA was tuned on",
+        kind="image",
+        expected_files=(
+            "sharegpt4v_sft/annotations.json: conversations",
+            "sharegpt4v_sft/images/ or videos/: images",
+        ),
+        url="https://huggingface.co/datasets/Lin-Chen/ShareGPT4V",
+    )

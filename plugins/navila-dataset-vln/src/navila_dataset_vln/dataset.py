@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import mkdtemp
 
-from navila.actions import LEGAL_ANSWERS
+from navila.actions import LEGAL_ANSWERS, parse
 from navila.errors import DataError
 from navila.frames import BLACK, sample_indices
 from navila.prompts import navigation_prompt, normalise_instruction
-from navila_data.dataset import Dataset, LoadOptions
+from navila.tokenization import escape_user_text
+from navila_data.dataset import Dataset, LoadOptions, release_folder, require_folder
 from navila_data.records import RecordFile, media_path, text_field
 from navila_data.sample import Sample, Turn
 
@@ -32,10 +33,14 @@ class VLNDataset(Dataset):
         """Open `root/R2R`, `root/RxR`, `root/Human`, or `root` itself when it holds the annotations.
 
         Raises:
-            DataError: there is no annotation file, or it is malformed.
+            DataError: there is no annotation file, or it is malformed; of a release, the folder of frames is missing.
         """
         folder, frames = LAYOUTS[name]
-        base = root / folder if (root / folder).is_dir() else root
+        if folder:
+            given = {"annotations.json": options.annotations, frames: options.media}
+            base = release_folder(name, root, folder, [file for file, place in given.items() if place is None])
+        else:
+            base = require_folder(root, name)
         return cls(name, options.annotations or base / "annotations.json", options.media or base / frames, options)
 
     @classmethod
@@ -70,7 +75,7 @@ class VLNDataset(Dataset):
         frames = record.get("frames")
         if not isinstance(frames, list) or not frames:
             raise DataError(f'{where}: "frames" must be a list of at least the current frame; mend the record.')
-        text_field(record, "video_id", where)
+        video_id = text_field(record, "video_id", where)
         instruction = text_field(record, "q", where, empty=True)
         if self.options.normalise_instructions:
             instruction = normalise_instruction(instruction)
@@ -78,12 +83,13 @@ class VLNDataset(Dataset):
         return Sample(
             turns=(
                 Turn("user", navigation_prompt(instruction, self.options.num_frames)),
-                Turn("assistant", text_field(record, "a", where)),
+                Turn("assistant", escape_user_text(text_field(record, "a", where))),
             ),
             media=tuple(None if i == BLACK else media_path(self.frames, frames[i], where) for i in shown),
             history=len(shown) - 1,
             source=self.name,
-            record=str(record["video_id"]),
+            # The release uses an id for several records.
+            record=f"{index} ({video_id})",
             group=self.group(index),
         )
 
@@ -92,6 +98,15 @@ class VLNDataset(Dataset):
         frames = self.records[index].get("frames")
         last = frames[-1] if isinstance(frames, list) and frames else ""
         return last.rpartition("/")[0] if isinstance(last, str) else ""
+
+    def label(self, index: int) -> str:
+        """The kind of action that is to be taken; empty where the record tells none."""
+        try:
+            answer = self.records[index].get("a")
+        except DataError:
+            return ""
+        action = parse(answer) if isinstance(answer, str) else None
+        return action.kind if action and action.status != "unparsed" else ""
 
     def fingerprint(self) -> str:
         """The annotation file, and what is shown of its records."""

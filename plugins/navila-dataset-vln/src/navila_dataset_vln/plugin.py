@@ -13,7 +13,7 @@ URL = "https://huggingface.co/datasets/a8cheng/NaVILA-Dataset"
 
 @hookimpl
 def navila_datasets() -> Iterable[DatasetSpec]:
-    """R2R, RxR and human-video navigation steps, and any recorded folder of their format."""
+    """Navigation steps of R2R, RxR, human videos and recorded folders; trajectories of EnvDrop."""
     yield DatasetSpec(
         name="r2r",
         target=TARGET,
@@ -36,6 +36,14 @@ def navila_datasets() -> Iterable[DatasetSpec]:
         summary="Navigation steps from human touring videos of NaVILA-Dataset",
         kind="navigation",
         expected_files=("Human/annotations.json: steps", "Human/raw_frames/: frames"),
+        url=URL,
+    )
+    yield DatasetSpec(
+        name="envdrop",
+        target="navila_dataset_vln.trajectories:EnvDropDataset",
+        summary="Trajectories of EnvDrop to be described, of NaVILA-Dataset",
+        kind="trajectory",
+        expected_files=("EnvDrop/annotations.json: instructions", "EnvDrop/videos/: videos"),
         url=URL,
     )
     yield DatasetSpec(

@@ -1,0 +1,1 @@
+"""Questions and captions about videos for navila."""
