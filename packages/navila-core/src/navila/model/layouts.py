@@ -144,8 +144,8 @@ def _llava(
     alone = _is_projector(folder)
     if alone and model_base is None:
         raise CheckpointError(
-            f"{folder} holds a projector alone ({PROJECTOR_FILE}): give the folder or Hub id of the language model it was "
-            "trained for as model_base (--model-base)."
+            f"{folder} holds a projector alone ({PROJECTOR_FILE}): give the folder or Hub id of the language model it "
+            "was trained for as model_base (--model-base)."
         )
     if model_base is not None and not alone:
         raise CheckpointError(f"{folder} is a whole model: leave the base {str(model_base)!r} out.")
