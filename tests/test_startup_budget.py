@@ -29,6 +29,7 @@ COMMANDS = {
     "train --help": 220,
     "eval --help": 220,
     "data --help": 220,
+    "data record --help": 220,
     "infer --help": 220,
     "chat --help": 220,
     "model --help": 220,

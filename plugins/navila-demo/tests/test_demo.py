@@ -34,7 +34,7 @@ def test_the_shipped_checkpoint_is_small():
 
 
 def test_every_recording_of_the_recipe_is_one_navila_can_make(steps: list[dict[str, Any]]):
-    from navila_data.command import record
+    from navila_data.commands.record import record
 
     recordings = [step["record"] for step in steps if "record" in step]
     assert recordings

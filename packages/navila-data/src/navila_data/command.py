@@ -1,85 +1,16 @@
-"""`navila data`: record and inspect training data. Light: what is heavy is imported when a command runs."""
+"""`navila data`: make, convert and inspect training data."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import click
+from navila.cli.subcommands import Subcommands
+
+#: Name to (target, summary); each command is a module of its own in `navila_data.commands`.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "record": ("navila_data.commands.record:record", "Record training data in a simulator"),
+}
 
 
-@click.group()
+@click.group(cls=Subcommands, targets=_COMMANDS)
 def data() -> None:
-    """Record and inspect training data."""
-
-
-@data.command()
-@click.option("--sim", default="mesh", show_default=True, help="Simulator that makes the scenes; `houses` means mesh.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to record to.")
-@click.option(
-    "--what", type=click.Choice(["navigation", "tours", "grounding"]), default="navigation", show_default=True
-)
-@click.option("--episodes", default=100, show_default=True, help="Episodes to record.")
-@click.option("--episodes-per-house", default=5, show_default=True, help="Episodes in one house.")
-@click.option(
-    "--level", "levels", multiple=True, type=int, default=(0,), help="Difficulty; may be repeated. [default: 0]"
-)
-@click.option("--seed", default=0, show_default=True, help="Decides houses, episodes and detours.")
-@click.option("--image-size", default=96, show_default=True, help="Side of the frames in pixels.")
-@click.option("--hfov", default=90.0, show_default=True, help="Horizontal field of view in degrees.")
-@click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True)
-@click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour; labels are unmoved.")
-@click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (DAgger).")
-@click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")
-@click.option("--max-steps", default=200, show_default=True, help="Primitives after which an episode is cut off.")
-@click.option("--stop-distance", type=float, help="The expert's goal radius in metres. [default: the success distance]")
-@click.option("--views", default=8, show_default=True, help="Views an episode (grounding).")
-@click.option("--questions", default=6, show_default=True, help="Questions a view (grounding).")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Processes; the result does not depend on them.",
-)
-def record(output: Path, workers: int, **settings: Any) -> None:
-    """Record training data in a simulator.
-
-    `navigation` writes the steps of walks in NaVILA-Dataset's format (train with `--data_mixture vln:OUTPUT`); `tours`
-    does so for walks whose every point is labelled for every landmark of the room; `grounding` writes questions about
-    views in LLaVA's (`--data_mixture llava:OUTPUT`). An interrupted recording goes on when the same
-    command is run again.
-    """
-    from navila.errors import Interrupted
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from navila_data import recording
-
-    chosen = recording.RecordSettings(**settings)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        row = bar.add_task("episodes", total=chosen.episodes)
-        try:
-            manifest = recording.record(
-                chosen,
-                output,
-                workers=workers,
-                progress=lambda done, total: bar.update(row, completed=done, total=total),
-            )
-        except KeyboardInterrupt:
-            raise Interrupted("Stopped; finished houses are kept: run the same command again to go on.") from None
-    click.echo(f"{manifest['records']} records of {manifest['episodes']} episodes in {output}")
+    """Make, convert and inspect training data."""

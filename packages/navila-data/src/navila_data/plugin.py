@@ -11,4 +11,4 @@ from navila.specs import CommandSpec
 @hookimpl
 def navila_commands() -> Iterable[CommandSpec]:
     """Data tools."""
-    yield CommandSpec(name="data", target="navila_data.command:data", summary="Record and inspect training data")
+    yield CommandSpec(name="data", target="navila_data.command:data", summary="Make, convert and inspect training data")

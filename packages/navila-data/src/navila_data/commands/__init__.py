@@ -1,0 +1,1 @@
+"""The commands of `navila data`, one module each."""
