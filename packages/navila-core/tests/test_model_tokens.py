@@ -141,6 +141,12 @@ def test_points_in_time_are_tokens_on_record(words: Path, tmp_path: Path) -> Non
     assert len(again.tokenizer) == len(model.tokenizer) == again.llm.config.vocab_size
 
 
+@pytest.mark.parametrize("wrong", [{"num_time_tokens": -1}, {"soft_ce_std": 0.0}, {"soft_ce_std": float("nan")}])
+def test_a_number_that_makes_no_sense_is_told(words: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        built(words, **{"num_time_tokens": 2, **wrong})
+
+
 @pytest.mark.parametrize("pattern", ["<t>", "{x}", "{0}", "{t", 7])
 def test_a_format_without_a_number_is_told(words: Path, pattern: Any) -> None:
     with pytest.raises(ConfigError, match="time_token_format"):

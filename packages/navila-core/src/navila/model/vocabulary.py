@@ -36,13 +36,16 @@ def add_config_tokens(config: NavilaConfig, tokenizer: PreTrainedTokenizerBase, 
     `time_token_format` says, whose ids are put on record as `time_token_ids` (see `navila.model.losses`).
 
     Raises:
-        ConfigError: the format gives no n different tokens.
+        ConfigError: the format gives no n different tokens, or a number makes no sense.
     """
     if config.mm_use_im_start_end:
         add_tokens((IMAGE_START_TOKEN, IMAGE_END_TOKEN), tokenizer, llm, special=True)
-    count = config.num_time_tokens or 0
+    count = config.num_time_tokens
     if not count:
         return
+    for name, value in (("num_time_tokens", count), ("soft_ce_std", config.soft_ce_std)):
+        if not isinstance(value, int | float) or not value > 0:
+            raise ConfigError(f"{name} is {value!r}: give a number above 0.")
     pattern = config.time_token_format
     try:
         times = [pattern.format(t=t) for t in range(count)]
