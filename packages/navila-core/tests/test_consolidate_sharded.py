@@ -62,6 +62,20 @@ def test_one_process_and_its_optimizer(whole: Path, tmp_path: Path) -> None:
     assert_equal(state_of(tmp_path / "out"), state)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_tied_embeddings_are_saved_once_and_found_twice(whole: Path, tmp_path: Path) -> None:
+    model = load(whole, device="cpu", dtype="float32")
+    model.llm.config.tie_word_embeddings = True
+    model.llm.tie_weights()
+    model.save_pretrained(tmp_path / "tied")
+    state = {name: tensor + 1 for name, tensor in model.state_dict().items() if name != "llm.lm_head.weight"}
+    dcp.save({"model": state}, checkpoint_id=tmp_path / "shards", no_dist=True)
+    assert consolidate(tmp_path / "shards", tmp_path / "tied", tmp_path / "out") == 0
+    ours = state_of(tmp_path / "out")
+    assert torch.equal(ours["llm.lm_head.weight"], state["llm.model.embed_tokens.weight"])
+    assert_equal({name: ours[name] for name in state}, state)
+
+
 @pytest.mark.slow
 def test_two_processes(whole: Path, tmp_path: Path) -> None:
     # Starts two processes.

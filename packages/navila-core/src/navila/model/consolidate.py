@@ -90,6 +90,8 @@ def skeleton(folder: Path) -> NavilaForCausalLM:
     try:
         with torch.device("meta"), without_init():
             llm = backend.build(llm_source)
+            # What ties embeddings is part of the initialisation that is left out.
+            llm.tie_weights()
             encoder = encoder_class(
                 encoder_class.select_config(read_json(tower / "config.json")),
                 select_layer=config.mm_vision_select_layer,
