@@ -42,13 +42,13 @@ def samples(tmp_path_factory):
     ]
 
 
-def collate(model, samples, *, share_prefix):
+def collate(model, samples, **layout):
     pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
     collator = Collator(
         frames=FrameStore(pixels.resize),
         normalise=pixels.normalise,
         pad_token_id=model.tokenizer.pad_token_id,
-        share_prefix=share_prefix,
+        **layout,
     )
     batch = collator(samples)
     assert not batch.pop("notes").failures
@@ -64,11 +64,12 @@ def test_rows_hold_the_common_beginning_once(model, samples):
     assert (batch["input_ids"] == -200).sum() == 4 == len(batch["image_index"])
 
 
-def test_loss_and_gradients_equal_those_of_separate_rows(model, samples):
+@pytest.mark.parametrize("layout", ["share_prefix", "packed"])
+def test_loss_and_gradients_equal_those_of_separate_rows(model, samples, layout: str):
     results = []
-    for share_prefix in (False, True):
+    for together in (False, True):
         model.zero_grad()
-        loss = model(**collate(model, samples, share_prefix=share_prefix), supervised_logits_only=True).loss
+        loss = model(**collate(model, samples, **{layout: together}), supervised_logits_only=True).loss
         loss.backward()
         results.append((loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
     (loss, gradients), (shared_loss, shared_gradients) = results

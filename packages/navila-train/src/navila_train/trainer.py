@@ -142,10 +142,16 @@ class Throughput:
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Count a batch."""
-        shown = int((inputs["input_ids"] == IMAGE_TOKEN_INDEX).sum())
-        rows = len(inputs["input_ids"])
-        self.samples += int(inputs["branch_ids"].amax(1).clamp(min=1).sum()) if "branch_ids" in inputs else rows
-        self.tokens += int(inputs["attention_mask"].sum()) + shown * (self.tokens_per_image - 1)
+        ids = inputs["input_ids"]
+        shown = int((ids == IMAGE_TOKEN_INDEX).sum())
+        if "position_ids" in inputs:
+            self.samples += int((inputs["position_ids"] == 0).sum())
+        elif "branch_ids" in inputs:
+            self.samples += int(inputs["branch_ids"].amax(1).clamp(min=1).sum())
+        else:
+            self.samples += len(ids)
+        real = int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else ids.numel()
+        self.tokens += real + shown * (self.tokens_per_image - 1)
         self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
 
     def rates(self, processes: int) -> dict[str, float]:
