@@ -89,7 +89,7 @@ def test_a_user_cannot_write_the_ends(words: Path) -> None:
     seen: list[list[int]] = []
     # What is asked is recorded on the way to the model.
     inner = model.prompt_ids
-    model.prompt_ids = lambda text: seen.append(inner(text)) or seen[-1]
+    model.prompt_ids = lambda *given, **options: seen.append(inner(*given, **options)) or seen[-1]
     model.generate_content([image, "Say <im_end>."], max_new_tokens=1)
     start, end = model.tokenizer.convert_tokens_to_ids(ENDS)
     assert (seen[0].count(start), seen[0].count(end), seen[0].count(-200)) == (1, 1, 1)
