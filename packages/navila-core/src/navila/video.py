@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -27,6 +27,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 #: Containers, by words of ffmpeg's names for them, whose packets tell when a frame is shown and that seek exactly.
 #: Others (AVI, MPEG-TS, raw streams) are decoded from their beginning, counting frames.
 _EXACT = frozenset({"mp4", "matroska", "flv", "gif"})
+#: Codecs in which a picture marked as no reference is needed for no other at all, so that it is decoded only if wanted.
+#: H.265's are none to their own temporal layer only; the others are left whole.
+_MARKS_REFERENCES = frozenset({"h264", "mpeg4", "mpeg2video"})
 #: How ffmpeg's rotations, in degrees counter-clockwise, are undone; OpenCV does so too.
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
@@ -102,7 +105,7 @@ def read_video(
     with _Reader(path) as reader:
         count = len(reader.index)
         chosen = _chosen(reader.index, count, num_frames, fps, start, end, path)
-        found = reader.find(chosen)
+        found = dict(reader.find(chosen))
         lost = sorted(set(chosen) - found.keys())
         if lost:
             count = reader.decodable()
@@ -110,7 +113,7 @@ def read_video(
                 raise DataError(f"{path} is damaged at frame {lost[0]} of {len(reader.index)}: fetch it again.")
             _log.warning("%s breaks off after %d of %d frames; those are used.", path, count, len(reader.index))
             chosen = _chosen(reader.index, count, num_frames, fps, start, end, path)
-            found = reader.find(chosen)
+            found = dict(reader.find(chosen))
             reader.require(chosen, found)
         return [found[i] for i in chosen]
 
@@ -143,13 +146,27 @@ def read_frames(path: str | Path | BinaryIO, indices: Sequence[int]) -> list[Ima
     Raises:
         DataError: the file is missing or cannot be decoded, or has no such frame.
     """
+    found = dict(iterate_frames(path, lambda _: indices))
+    return [found[i] for i in indices]
+
+
+def iterate_frames(
+    path: str | Path | BinaryIO, choose: Callable[[FrameIndex], Sequence[int]]
+) -> Iterator[tuple[int, Image.Image]]:
+    """Each different position that `choose` takes from a video's index, with its frame, in the order they are shown.
+
+    Only one frame is held at a time. Raises as `read_frames`, also in the midst of it.
+    """
     with _Reader(path) as reader:
+        indices = choose(reader.index)
         for i in indices:
             if not 0 <= i < len(reader.index):
                 raise DataError(f"{reader.path} has {len(reader.index)} frames, so frame {i} is not in it.")
-        found = reader.find(indices)
+        found = set[int]()
+        for i, image in reader.find(indices):
+            found.add(i)
+            yield i, image
         reader.require(indices, found)
-        return [found[i] for i in indices]
 
 
 def frame_index(path: str | Path | BinaryIO) -> FrameIndex:
@@ -201,6 +218,8 @@ class _Reader:
             self.container.close()
             raise DataError(f"{self.path} has no video stream: give another file.")
         self.stream: VideoStream = self.container.streams.video[0]
+        # Threads cost a third more CPU time, and whoever reads many videos has many processes.
+        self.stream.codec_context.thread_count = 1
 
     def _read_headers(self) -> None:
         shown = [(p.pts, p.is_keyframe) for p in self._packets() if p.size and not p.is_discard]
@@ -208,7 +227,9 @@ class _Reader:
             raise DataError(f"{self.path} holds no frames: fetch it again.")
         rate = float(self.stream.guessed_rate or self.stream.average_rate or 1)
         timed = sorted((time, key) for time, key in shown if time is not None)
-        self.exact = len(timed) == len(shown) and not _EXACT.isdisjoint(self.container.format.name.split(","))
+        # Two frames shown at one time cannot be told apart by it.
+        distinct = len({time for time, _ in timed}) == len(shown)
+        self.exact = distinct and not _EXACT.isdisjoint(self.container.format.name.split(","))
         if len(timed) == len(shown):
             times, base = tuple(time for time, _ in timed), float(self.stream.time_base or 1)
         else:
@@ -220,12 +241,12 @@ class _Reader:
             rate=rate,
         )
 
-    def find(self, indices: Iterable[int]) -> dict[int, Image.Image]:
-        """The frames at these positions; those that cannot be decoded are not in it."""
+    def find(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image]]:
+        """The frames at these positions, in the order they are shown; those that cannot be decoded are left out."""
         wanted = sorted(set(indices))
         return self._by_time(wanted) if self.exact else self._by_count(wanted)
 
-    def require(self, indices: Iterable[int], found: dict[int, Image.Image]) -> None:
+    def require(self, indices: Iterable[int], found: Container[int]) -> None:
         """Raise DataError for the first of these frames that was not found."""
         lost = next((i for i in sorted(set(indices)) if i not in found), None)
         if lost is not None:
@@ -245,10 +266,10 @@ class _Reader:
                 return bisect_right(self.index.times, max(shown))
         return 0
 
-    def _by_time(self, wanted: Sequence[int]) -> dict[int, Image.Image]:
+    def _by_time(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
         """In time order, jumping to the last keyframe before a frame unless decoding is already past it."""
         index = self.index
-        found: dict[int, Image.Image] = {}
+        times = frozenset(index.times[i] for i in wanted)
         frames: Iterator[VideoFrame] = iter(())
         position = None
         for i in wanted:
@@ -256,27 +277,27 @@ class _Reader:
             start = index.keyframes[max(bisect_right(index.keyframes, time) - 1, 0)]
             if position is None or position >= time or start > position:
                 self._seek(start)
-                frames = self._frames()
+                frames = self._frames(times)
             for frame in frames:
                 if frame.pts is None:
                     continue
                 position = frame.pts
                 if position == time:
-                    found[i] = _upright(frame)
+                    yield i, _upright(frame)
                 if position >= time:
                     break
-        return found
 
-    def _by_count(self, wanted: Sequence[int]) -> dict[int, Image.Image]:
+    def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
         """From the beginning, counting; for containers that cannot seek to a frame."""
         self._rewind()
-        found: dict[int, Image.Image] = {}
+        left = iter(wanted)
+        following = next(left, None)
         for i, frame in enumerate(self._frames()):
-            if wanted and i == wanted[len(found)]:
-                found[i] = _upright(frame)
-            if len(found) == len(wanted):
+            if i == following:
+                yield i, _upright(frame)
+                following = next(left, None)
+            if following is None:
                 break
-        return found
 
     def _seek(self, time: int) -> None:
         from av.error import FFmpegError
@@ -302,11 +323,17 @@ class _Reader:
         except FFmpegError as error:
             _log.debug("%s breaks off (%s)", self.path, error.strerror)
 
-    def _frames(self) -> Iterator[VideoFrame]:
-        """Frames from here on, without those whose packets are damaged."""
+    def _frames(self, wanted: Container[int] | None = None) -> Iterator[VideoFrame]:
+        """Frames from here on, without those whose packets are damaged.
+
+        Of frames that are not shown at the times `wanted`, if these are given, only what others need is decoded.
+        """
         from av.error import FFmpegError
 
+        codec = self.stream.codec_context
+        sparing = wanted is not None and codec.name in _MARKS_REFERENCES
         for packet in self._packets():
+            codec.skip_frame = "NONREF" if sparing and packet.pts not in wanted else "DEFAULT"
             try:
                 yield from packet.decode()  # pyright: ignore[reportReturnType]  a video stream's packets hold frames
             except FFmpegError as error:
