@@ -73,7 +73,7 @@ def zero_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         yield from _weights(models, optimizers, folder)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{folder} is not laid out as DeepSpeed 0.9 to 0.19 do ({reason(error)}).") from error
+        raise CheckpointError(f"{folder} is not laid out as checkpoints of ZeRO are ({reason(error)}).") from error
 
 
 def _weights(
