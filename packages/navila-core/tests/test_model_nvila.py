@@ -264,6 +264,10 @@ def test_the_only_image_of_a_message_is_tiled(goldens: Path, tmp_path: Path) -> 
     resized = picture.resize((96, 100), 3).resize((96, 48), 3)
     media = [reference.image(tile) for tile in (resized.crop((0, 0, 48, 48)), resized.crop((48, 0, 96, 48)), picture)]
     same(logits_of(model, [picture, QUESTION]), reference.logits("<image>\n" * 3 + QUESTION, media))
+    # A video beside it changes nothing of that.
+    video = folder_of_frames(tmp_path / "frames", 4)
+    frames = torch.cat([reference.image(Image.open(file)) for file in sorted(video.iterdir())])
+    same(logits_of(model, [picture, video]), reference.logits("<image>\n" * 3 + "<vila/video>", [*media, frames]))
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,10 @@ class MediaReader:
         """One message; raises as `turns`."""
         text, frames, places = "", [], []
         parts = [content] if isinstance(content, str) else content
-        only = self._model.nvila is not None and sum(not isinstance(part, str | Video) for part in parts) == 1
+        only = (
+            self._model.nvila is not None
+            and sum(not isinstance(part, str) and not _is_video(part) for part in parts) == 1
+        )
         # Neighbouring texts are one text: a control token must not pass because two of them hold its halves.
         for is_text, neighbours in groupby(parts, lambda part: isinstance(part, str)):
             if is_text:
@@ -131,7 +134,7 @@ class MediaReader:
             frames = [distinct[id(image)] for image in images]
             if self._model.nvila is None:
                 shown = Shown(frames=frames, places=(1,) * len(frames), text=f"{IMAGE_TOKEN}\n" * len(frames))
-            elif isinstance(part, Video) or (isinstance(part, Path) and is_video(part)):
+            elif _is_video(part):
                 shown = _nvila_video(self._model, self._model.nvila, frames)
             else:
                 shown = _nvila_image(self._model, self._model.nvila, frames[0], only)
@@ -175,6 +178,10 @@ def encode(
         progress(len(new), len(new))
     features = torch.stack([frame.features for frame in distinct if frame.features is not None])
     return features, torch.tensor([distinct[frame] for frame in frames], device=features.device)
+
+
+def _is_video(part: Any) -> bool:
+    return isinstance(part, Video) or (isinstance(part, Path) and is_video(part))
 
 
 def _nvila_image(model: ConversationalModel, nvila: Nvila, frame: Frame, only: bool) -> Shown:
