@@ -239,6 +239,14 @@ def test_a_plugin_that_is_not_there_ends_in_the_line_to_type(
     assert "navila-projector-mlp" in captured.err
 
 
+def test_what_is_no_composed_model_is_told_once(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "info", str(checkpoint / "llm")]) == 2
+    captured = capsys.readouterr()
+    assert "a language model alone" in captured.err
+    assert captured.err.count("Error: ") == 1
+    assert "model.safetensors" in captured.out
+
+
 def test_a_path_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "info", "./no-such-folder"]) == 2
     assert capsys.readouterr().err.startswith("Error: './no-such-folder' is no folder")

@@ -23,7 +23,7 @@ from navila.model.components import (
 )
 from navila.model.config import NavilaConfig, part_config
 from navila.model.headers import StoredTensor, stored_tensors, tensors_in
-from navila.model.layouts import Part, Sources, sources
+from navila.model.layouts import MODEL_TYPES, Part, Sources, sources
 from navila.model.load import composed_config, part_type, template_for
 from navila.model.location import read_json, read_root
 from navila.model.nvila import Nvila
@@ -110,6 +110,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     if parts is None:
         # What is left of the released layout.
         raw = (problems.attempt(lambda: read_json(path), path) if path.is_file() else None) or {}
+        raw = raw if raw.get("model_type") in MODEL_TYPES else {}
         at = [Part(folder=folder / part) for part in PARTS]
         parts = Sources(config=raw, llm=at[0], vision_tower=at[1], mm_projector=at[2])
     root = problems.attempt(lambda: composed_config(parts.config, path), path) or NavilaConfig()
@@ -117,15 +118,19 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     llm, tower, joint = places.values()
 
     nvila = problems.attempt(lambda: Nvila.of(parts.config), path)
-    live = problems.attempt(lambda: _live_llm(llm), llm.folder)
-    encoder = problems.attempt(lambda: _encoder(tower, root), tower.folder)
+    # A part that is not there at all has been told.
+    live = problems.attempt(lambda: _live_llm(llm), llm.folder) if llm.known else None
+    encoder = problems.attempt(lambda: _encoder(tower, root), tower.folder) if tower.known else None
     sizes = None
     if encoder is not None and live is not None:
         scales = 1 if nvila is None else nvila.width_factor
         sizes = {"mm_hidden_size": encoder.out_features * scales, "hidden_size": live.hidden_size}
     mapped = problems.attempt(lambda: _projector(joint, sizes, nvila is not None), joint.folder) if sizes else None
-    tokenizer = problems.attempt(lambda: llm_backend(llm.model_type()).load_tokenizer(llm.folder), llm.folder)
-    template = None if tokenizer is None else problems.attempt(lambda: template_for(None, root, tokenizer), path)
+    tokenizer = template = None
+    if llm.known:
+        tokenizer = problems.attempt(lambda: llm_backend(llm.model_type()).load_tokenizer(llm.folder), llm.folder)
+    if tokenizer is not None:
+        template = problems.attempt(lambda: template_for(None, root, tokenizer), path)
 
     tensors: dict[str, list[StoredTensor] | None] = {}
     for part, place in places.items():
@@ -201,6 +206,11 @@ class _Source:
     def folder(self) -> Path:
         """Where its files are."""
         return self.at.folder
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is there of it."""
+        return self.folder.is_dir() or bool(part_config(self.top))
 
     def config(self) -> Mapping[str, Any]:
         """Its own `config.json`, else what the top one says."""

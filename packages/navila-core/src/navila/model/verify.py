@@ -98,8 +98,8 @@ class _Run:
             features = self.stage("encoder", lambda: stages.encoder(model, pixels), self.tensor)
             projected = self.stage("projector", lambda: stages.projector(model, features), self.tensor)
         embedded: Any = self.stage("embeddings", lambda: stages.embeddings(model, ids, projected), self.tensor)
-        positions = [p for p in case.logits_positions if embedded is not None and p < len(embedded)]
-        if positions:
+        if embedded is not None and case.logits_positions:
+            positions = [p for p in case.logits_positions if p < len(embedded)]
             self.stage("logits", lambda: stages.logits(model, embedded, positions), self.tensor)
         if case.greedy_ids is not None:
             new_tokens = case.max_new_tokens
@@ -141,7 +141,8 @@ class _Run:
             return self.equals(stage)
         at = _first(recorded, computed)
         what = f"token {at}: recorded {self.token(recorded, at)}, now {self.token(computed, at)}"
-        return self.differs(stage, f"{what}, behind {self.spelled(recorded[max(at - 4, 0) : at])!r}")
+        behind = f", behind {self.spelled(recorded[max(at - 4, 0) : at])!r}" if at else ""
+        return self.differs(stage, f"{what}{behind}")
 
     def answer(self, stage: str, recorded: Sequence[int], computed: Sequence[int]) -> Comparison:
         """Equal ids, or different ones from a step on at which the lead was within the tolerance."""
