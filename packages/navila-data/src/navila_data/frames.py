@@ -14,7 +14,7 @@ from navila.video import read_frames
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila_data.media import Medium, TarMember, VideoFrame, open_file
+from navila_data.media import EditedFrame, Medium, TarMember, VideoFrame, open_file
 
 #: (H, W, 3) uint8, already of the vision tower's size.
 Frame = NDArray[np.uint8]
@@ -44,11 +44,14 @@ class FrameStore:
         """
         found: dict[Medium | None, Frame] = {}
         of_videos: dict[Path | TarMember, list[int]] = {}
+        edited: list[EditedFrame] = []
         for medium in media:
             if medium in found:
                 continue
             if medium is None:
                 found[medium] = self._black
+            elif isinstance(medium, EditedFrame):
+                edited.append(medium)
             elif medium in self._frames:
                 self._frames.move_to_end(medium)
                 found[medium] = self._frames[medium]
@@ -61,6 +64,10 @@ class FrameStore:
             for index, image in zip(wanted, _read_frames(video, wanted), strict=True):
                 frame = VideoFrame(video, index)
                 found[frame] = self._keep(frame, image)
+        if edited:
+            # Frames are kept as they are, for what is done to them changes from epoch to epoch.
+            plain = self.load(frame.medium for frame in edited)
+            found |= {frame: frame.edit(plain[frame.medium]) for frame in edited}
         return found
 
     def _keep(self, medium: Medium, image: Image.Image) -> Frame:

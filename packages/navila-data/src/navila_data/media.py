@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from navila.errors import DataError
 
@@ -35,8 +36,20 @@ class VideoFrame:
         return f"{self.video}, frame {self.index}"
 
 
-#: A file, or a file in a shard, or a frame of either.
-Medium = Path | TarMember | VideoFrame
+@dataclass(frozen=True, slots=True)
+class EditedFrame:
+    """A frame that is changed after it was decoded and resized."""
+
+    medium: Medium
+    edit: Callable[[Any], Any]
+    """From (H, W, 3) uint8 to the same. Equal edits compare and hash equal: a frozen dataclass, or a function."""
+
+    def __str__(self) -> str:
+        return str(self.medium)
+
+
+#: A file, or a file in a shard, or a frame of either, changed or not.
+Medium = Path | TarMember | VideoFrame | EditedFrame
 
 
 def open_file(file: Path | TarMember) -> BinaryIO:

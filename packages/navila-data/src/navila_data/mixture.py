@@ -5,15 +5,17 @@ from __future__ import annotations
 import bisect
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain, zip_longest
 from pathlib import Path
 
 import numpy as np
 from navila.errors import ConfigError, DataError
 from navila.plugins import default_host
 
+from navila_data.balance import labels_of, parse_weights, weights_of
 from navila_data.dataset import Dataset, LoadOptions
 from navila_data.datasets_file import NamedDataset, named_datasets
 from navila_data.sample import Sample
@@ -150,25 +152,46 @@ class Part:
 
     dataset: Dataset
     indices: Sequence[int]
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """How many of them have which label, where they were balanced by it."""
 
     @staticmethod
-    def of(dataset: Dataset, item: MixtureItem) -> list[Part]:
-        """What an item asks for: whole passes over its range, then a drawn share of it.
+    def of(dataset: Dataset, item: MixtureItem, rebalance: str = "") -> list[Part]:
+        """What an item asks for: whole passes over its range, then a drawn share of it; `rebalance` for each label.
 
         Raises:
             DataError: the range lies beyond the dataset's end.
+            ConfigError: `rebalance` is malformed.
         """
         size = len(dataset)
         whole = range(size)[item.start : item.stop]
         if size and not whole:
             raise DataError(f"{dataset.name} has {size} samples: the range from {item.start} on is empty.")
-        passes, share = divmod(item.amount, 1)
-        parts = [Part(dataset=dataset, indices=whole)] * int(passes)
-        if count := round(share * len(whole)):
-            # The same samples in every epoch and every run: a mixture is data, and data does not depend on the seed.
-            drawn = np.sort(np.random.default_rng(0).permutation(len(whole))[:count]) + whole.start
-            parts.append(Part(dataset=dataset, indices=drawn.tolist()))
-        return parts
+        if not rebalance:
+            return [Part(dataset=dataset, indices=indices) for indices in _passes(whole, item.amount)]
+        wanted = parse_weights(rebalance)
+        labels = labels_of(dataset)
+        if not (labels != "").any():
+            return Part.of(dataset, item)
+        here = labels[whole.start : whole.stop].tolist()
+        weights = weights_of(wanted, here)
+        by_label: dict[str, list[int]] = {}
+        for index, label in zip(whole, here, strict=True):
+            by_label.setdefault(label, []).append(index)
+        passes = [_passes(members, item.amount * weights.get(label, 1.0)) for label, members in by_label.items()]
+        merged = [sorted(chain(*seen)) for seen in zip_longest(*passes, fillvalue=())]
+        return [Part(dataset=dataset, indices=seen, labels=Counter(labels[seen].tolist())) for seen in merged]
+
+
+def _passes(indices: Sequence[int], amount: float) -> list[Sequence[int]]:
+    """All indices as often as `amount` says, then the share of them that its fraction says."""
+    passes, share = divmod(amount, 1)
+    seen = [indices] * int(passes)
+    if count := round(share * len(indices)):
+        # The same samples in every epoch and every run: a mixture is data, and data does not depend on the seed.
+        drawn = np.sort(np.random.default_rng(0).permutation(len(indices))[:count])
+        seen.append([indices[place] for place in drawn.tolist()])
+    return seen
 
 
 class Mixture:
@@ -181,13 +204,15 @@ class Mixture:
             raise DataError("The data mixture holds no sample: check its folders.")
 
     @classmethod
-    def open(cls, text: str, root: Path | None = None, options: LoadOptions | None = None) -> Mixture:
+    def open(
+        cls, text: str, root: Path | None = None, options: LoadOptions | None = None, *, rebalance: str = ""
+    ) -> Mixture:
         """Open every item of a mixture string; see `expand`, `open_item` and `Part.of` for what it raises."""
         options = options or LoadOptions()
         named = named_datasets()
         parts: list[Part] = []
         for item in expand(text, named):
-            parts += Part.of(open_item(item, root, options, named), item)
+            parts += Part.of(open_item(item, root, options, named), item, rebalance)
         return cls(parts)
 
     def locate(self, index: int) -> tuple[Dataset, int]:
@@ -207,7 +232,7 @@ class Mixture:
 
     def groups(self) -> list[tuple[int, str]]:
         """For every index: its part (repeats are parts of their own) and its group there."""
-        return [(number, part.dataset.group(i)) for number, part in enumerate(self.parts) for i in part.indices]
+        return [(number, _group(part.dataset, i)) for number, part in enumerate(self.parts) for i in part.indices]
 
     def counts(self) -> dict[str, int]:
         """Samples an epoch, by dataset name."""
@@ -215,6 +240,25 @@ class Mixture:
         for part in self.parts:
             counts[part.dataset.name] = counts.get(part.dataset.name, 0) + len(part.indices)
         return counts
+
+    def labels(self) -> dict[str, dict[str, int]]:
+        """Of the datasets that were balanced, the samples an epoch by label."""
+        counts: dict[str, Counter[str]] = {}
+        for part in self.parts:
+            if part.labels:
+                counts.setdefault(part.dataset.name, Counter()).update(part.labels)
+        return {
+            name: {label or "other": count for label, count in sorted(labels.items())}
+            for name, labels in counts.items()
+        }
+
+
+def _group(dataset: Dataset, index: int) -> str:
+    # A malformed record is told when it is used, and stands alone until then.
+    try:
+        return dataset.group(index)
+    except DataError:
+        return f"record {index}"
 
 
 def permutation(size: int, *, seed: int, epoch: int) -> list[int]:

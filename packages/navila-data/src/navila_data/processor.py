@@ -15,6 +15,7 @@ from navila.errors import DataError
 from navila.tokenization import enclose_images, tokenize_supervised
 from torch.utils.data import Dataset as TorchDataset
 
+from navila_data.augment import Augmentation, augmented
 from navila_data.failures import Failure
 from navila_data.media import Medium
 from navila_data.mixture import Mixture
@@ -169,16 +170,20 @@ def without_last_turns(sample: Sample) -> Sample | None:
 class EncodedMixture(TorchDataset[Encoded | Failure]):
     """A mixture seen through a processor, indexed by `EpochIndex`; a malformed record comes out as a `Failure`."""
 
-    def __init__(self, mixture: Mixture, processor: Processor) -> None:
+    def __init__(self, mixture: Mixture, processor: Processor, augmentations: Sequence[Augmentation] = ()) -> None:
         self.mixture = mixture
         self.processor = processor
+        self.augmentations = augmentations
 
     def __len__(self) -> int:
         return len(self.mixture)
 
     def __getitem__(self, item: EpochIndex) -> Encoded | Failure:
         try:
-            return self.processor.encode(self.mixture[item.number], epoch=item.epoch)
+            sample = augmented(
+                self.mixture[item.number], self.augmentations, seed=self.processor.seed, epoch=item.epoch
+            )
+            return self.processor.encode(sample, epoch=item.epoch)
         except DataError as error:
             return Failure(f"sample {item.number}", str(error))
 

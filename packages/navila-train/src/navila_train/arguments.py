@@ -45,10 +45,17 @@ class DataArguments:
 
     data_mixture: str | None = option(None, "Datasets, e.g. r2r+rxr*2+vln:FOLDER (NAME or FORMAT:FOLDER, *N repeats).")
     data_path: str | None = option(None, "Folder below which registered datasets lie.")
-    num_video_frames: int = option(8, "Frames of a navigation step.")
+    num_video_frames: int = option(8, "Frames of a navigation step or a video.")
+    fps: float = option(0.0, "Frames a second of videos, --num_video_frames at most; 0 spreads those over a video.")
     image_aspect_ratio: str = option("resize", "resize or pad.")
     normalise_instructions: bool = option(False, "Clean instructions up as NaVILA's training did.")
     history_dropout: float = option(0.0, "Chance that a navigation step loses its history frames.")
+    rebalance_actions: str = option(
+        "", "How often navigation steps are seen by action: stop=5,left=1.5, or auto (as often as the commonest, <= 5)."
+    )
+    augment: str = option(
+        "", "Changes to samples, drawn each epoch: jitter, mirror, package.module:function; several with commas."
+    )
     group_by_episode: int = option(
         0, "Keep chunks of so many steps of an episode in one batch, to encode shared frames once; 0 shuffles freely."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM
+from navila_data.augment import find_augmentations
 from navila_data.collator import Collator
 from navila_data.dataset import LoadOptions
 from navila_data.failures import FailureLog
@@ -47,8 +49,13 @@ def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
     data = arguments.data
     if not text:
         raise ConfigError("There is nothing to train on: give --data_mixture, e.g. r2r+rxr or vln:FOLDER.")
-    options = LoadOptions(num_frames=data.num_video_frames, normalise_instructions=data.normalise_instructions)
-    return Mixture.open(text, Path(data.data_path) if data.data_path else None, options)
+    if not 0 <= data.fps < math.inf:
+        raise ConfigError(f"--fps is {data.fps}: give frames per second, or 0 to spread --num_video_frames evenly.")
+    options = LoadOptions(
+        num_frames=data.num_video_frames, fps=data.fps, normalise_instructions=data.normalise_instructions
+    )
+    root = Path(data.data_path) if data.data_path else None
+    return Mixture.open(text, root, options, rebalance=data.rebalance_actions)
 
 
 def texts_of(mixture: Mixture) -> Iterator[str]:
@@ -116,9 +123,9 @@ def make_feed(
         stream = BatchStream(sampler, batching, limit=start.batches + (steps - start.steps) * world)
     else:
         stream = BatchStream(sampler, batching, epochs=training.num_train_epochs)
-    facts = [mixture.counts(), seed, data.group_by_episode, data.packing, budget]
+    facts = [mixture.counts(), mixture.labels(), seed, data.augment, data.group_by_episode, data.packing, budget]
     return Feed(
-        dataset=EncodedMixture(mixture, processor),
+        dataset=EncodedMixture(mixture, processor, find_augmentations(data.augment)),
         collator=collator,
         batches=RankBatches(stream, rank=rank, world=world, start=start),
         failures=FailureLog(data.on_bad_data, total=len(mixture), bound=data.bad_data_bound),  # type: ignore[arg-type]

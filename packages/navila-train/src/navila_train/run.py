@@ -14,6 +14,7 @@ from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM, build
 from navila.model.context import record_length
 from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
+from navila.model.packed_attention import PACKED
 from navila.model.vocabulary import add_config_tokens
 from navila.plugins import default_host
 from navila_data.stream import Position
@@ -47,10 +48,15 @@ def run(arguments: Arguments) -> None:
     mixture = open_mixture(arguments, arguments.data.data_mixture)
     for name, count in mixture.counts().items():
         say(f"data {name}: {count} samples an epoch")
+    for name, labels in mixture.labels().items():
+        say(f"data {name}, balanced: {', '.join(f'{count} {label}' for label, count in labels.items())}")
     model = make_model(arguments)
     length = longest_sequence(model, arguments)
     record_length(model.llm, model.tokenizer, length)
     choose_trainable(model, arguments)
+    if arguments.data.packing and model.llm.config._attn_implementation == "sdpa":
+        # It would make a mask of all pairs of a row's tokens.
+        model.llm.set_attn_implementation(PACKED)
     resume = checkpoints.to_resume(training.resume_from_checkpoint, output)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     start = Position()

@@ -1,0 +1,70 @@
+"""How often an epoch sees the actions of navigation steps: rare ones more than once, as the release's duplicates do."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+
+import numpy as np
+from navila.actions import KINDS
+from navila.errors import ConfigError
+from navila.files import write_atomically
+from numpy.typing import NDArray
+
+from navila_data.dataset import Dataset
+from navila_data.record_index import cache_folder
+
+AUTO = "auto"
+#: `auto` shows no sample more often: a handful of stops seen a hundred times would be learned by heart.
+AUTO_MOST = 5.0
+
+
+def parse_weights(text: str) -> Mapping[str, float] | None:
+    """How often each action is seen, from `stop=5,left=1.5`; None for `auto`.
+
+    Raises:
+        ConfigError: the text is malformed.
+    """
+    if text.strip() == AUTO:
+        return None
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        label, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            weights[label] = float(number)
+        except ValueError:
+            weights[label] = math.nan
+        if label not in KINDS or not 0 < weights[label] < math.inf:
+            raise ConfigError(
+                f'"{part.strip()}" in the balance of actions {text!r}: write {AUTO}, or ACTION=TIMES with actions of '
+                f"{', '.join(KINDS)} and times above 0, as in stop=5,left=1.5."
+            )
+    return weights
+
+
+def weights_of(weights: Mapping[str, float] | None, labels: Sequence[str]) -> Mapping[str, float]:
+    """The weights themselves; without any, those that make actions as frequent as the commonest, up to `AUTO_MOST`."""
+    if weights is not None:
+        return weights
+    counts = Counter(label for label in labels if label)
+    return {label: min(max(counts.values()) / count, AUTO_MOST) for label, count in counts.items()}
+
+
+def labels_of(dataset: Dataset) -> NDArray[np.str_]:
+    """The label of every record, (N,); kept below the cache folder for a dataset that says what it was read from."""
+    fingerprint = dataset.fingerprint()
+    path = cache_folder() / "labels" / f"{sha256(fingerprint.encode()).hexdigest()[:32]}.npy"
+    if fingerprint:
+        with suppress(OSError, ValueError):
+            return np.load(path)
+    labels = np.array([dataset.label(index) for index in range(len(dataset))], dtype=np.str_)
+    if fingerprint:
+        content = io.BytesIO()
+        np.save(content, labels)
+        with suppress(OSError):
+            write_atomically(path, content.getvalue())
+    return labels
