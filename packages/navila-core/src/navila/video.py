@@ -331,9 +331,11 @@ class _Reader:
         from av.error import FFmpegError
 
         codec = self.stream.codec_context
-        sparing = wanted is not None and codec.name in _MARKS_REFERENCES
+        if codec.name not in _MARKS_REFERENCES:
+            wanted = None
         for packet in self._packets():
-            codec.skip_frame = "NONREF" if sparing and packet.pts not in wanted else "DEFAULT"
+            spared = wanted is not None and packet.pts is not None and packet.pts not in wanted
+            codec.skip_frame = "NONREF" if spared else "DEFAULT"
             try:
                 yield from packet.decode()  # pyright: ignore[reportReturnType]  a video stream's packets hold frames
             except FFmpegError as error:
