@@ -12,6 +12,7 @@ import navila
 import pytest
 import torch
 from navila.errors import CheckpointError, DataError
+from navila.model.location import read_root
 from navila.model.media import MediaReader
 from navila.model.tiling import closest_grid, cut, dynamic_tiles, scale_tiles
 from navila.tokenization import tokenize_supervised
@@ -375,7 +376,8 @@ def test_what_is_not_known_is_named_by_its_key(
 ) -> None:
     folder = write_checkpoint(tmp_path / "c", goldens, **fields)
     with pytest.raises(CheckpointError, match=said) as caught:
-        loaded(folder)
+        read_root(folder)
+    assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from navila.errors import CheckpointError, reason
+from navila.model.nvila import Nvila
 
 #: `model_type` of composed models, and the language model of those whose config has no other word for it.
 MODEL_TYPES: Mapping[str, str] = MappingProxyType(
@@ -86,6 +87,10 @@ def layout_of(folder: Path, raw: Mapping[str, Any]) -> Layout:
         raise CheckpointError(_not_composed(folder, raw))
     if "llm_cfg" in raw or (folder / "llm").is_dir():
         _check_folders(folder, raw)
+        try:
+            Nvila.of(raw)
+        except CheckpointError as error:
+            raise CheckpointError(f"In {folder}, {error}") from None
         return Layout.RELEASED
     if isinstance(raw.get("text_config"), Mapping) and isinstance(raw.get("vision_config"), Mapping):
         return Layout.LLAVA_HF
