@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from navila.constants import IMAGE_TOKEN_INDEX
-from navila.errors import DataError, NavilaError
+from navila.errors import DataError, NavilaError, reason
 from navila.model import stages
 from navila.model.golden import Case, Golden
 
@@ -113,7 +113,7 @@ class _Run:
             computed = compute()
         except (NavilaError, RuntimeError, IndexError, TypeError) as error:
             # torch's own words where the model does not take what is recorded, e.g. ids beyond its vocabulary.
-            self.found.append(self.differs(name, f"it cannot be computed ({error})"))
+            self.found.append(self.differs(name, f"it cannot be computed ({reason(error)})"))
             return recorded
         if recorded is None:
             return computed
