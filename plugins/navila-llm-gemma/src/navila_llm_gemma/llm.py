@@ -67,9 +67,9 @@ class GemmaBackend(LLMBackend):
         """
         if getattr(config, "attn_logit_softcapping", None) is None:
             return wanted
-        if wanted == "sdpa":
+        if wanted in ("sdpa", "packed_sdpa"):
             raise ConfigError(
-                "sdpa attention cannot cap scores as attn_logit_softcapping asks: use attn_implementation='eager'."
+                f"{wanted} attention cannot cap scores as attn_logit_softcapping asks: use attn_implementation='eager'."
             )
         return wanted or "eager"
 

@@ -24,6 +24,7 @@ from navila.images import ImageProcessor, process_images
 from navila.model.config import NavilaConfig
 from navila.model.media import MediaReader, Progress, Prompt, Turn, as_pil, encode
 from navila.model.nvila import Nvila
+from navila.model.packed_attention import rows_of_one
 from navila.model.settings import GenerationSettings, StopAtText, seeded
 from navila.model.splice import Spliced
 from navila.model.streaming import stream_text
@@ -174,7 +175,7 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
             padding_side="left",
         )
         stops = self.stop_ids() if eos_token_id is None else eos_token_id
-        with seeded(settings.seed):
+        with seeded(settings.seed), rows_of_one(self.llm):
             return self.llm.generate(
                 inputs_embeds=batch.inputs_embeds,
                 attention_mask=batch.attention_mask.long(),

@@ -18,6 +18,7 @@ from navila.model.config import NavilaConfig
 from navila.model.generation import ConversationalModel
 from navila.model.losses import soft_cross_entropy
 from navila.model.nvila import Nvila
+from navila.model.packed_attention import PACKED, segments_of
 from navila.model.placement import execution_device
 from navila.model.projector import Projector
 from navila.model.splice import Spliced, branch_attention, splice
@@ -171,6 +172,7 @@ class NavilaForCausalLM(ConversationalModel):
             # transformers reads packing from the positions, but only where there is neither mask nor cache: every
             # padding position (0) then is a sample of its own, and no real one sees it.
             packed = position_ids is not None
+            by_sample = self.llm.config._attn_implementation == PACKED
             router_loss = labels is not None and self._trains_router()
             if router_loss:
                 kwargs["output_router_logits"] = True
@@ -178,6 +180,10 @@ class NavilaForCausalLM(ConversationalModel):
             attention_mask = batch.attention_mask if masked else None
             position_ids = batch.position_ids if masked or packed else None
             use_cache = bool(use_cache)
+            if by_sample and packed:
+                kwargs["segments"] = segments_of(batch.position_ids)
+            elif by_sample and not bool(batch.attention_mask[:, 0].all()):
+                raise ConfigError(f"{PACKED} attention is for training and takes no padding on the left: use sdpa.")
             if batch.branches is not None:
                 if router_loss:
                     raise ConfigError(
@@ -229,7 +235,7 @@ class NavilaForCausalLM(ConversationalModel):
         if bool(attention_mask.all()):
             return False
         config = self.llm.config
-        causal = str(config._attn_implementation) in ("sdpa", "eager")
+        causal = str(config._attn_implementation) in ("sdpa", "eager", PACKED)
         counts = router_loss or getattr(config, "output_router_logits", False)
         return counts or not causal or not bool(attention_mask[:, 0].all())
 
