@@ -90,3 +90,19 @@ def test_a_malformed_record_is_named(tmp_path: Path, record: dict, match: str):
 def test_text_cannot_smuggle_control_tokens_in(tmp_path: Path):
     sample = dataset_of(tmp_path, {"image": "1.jpg", "conversations": conversation("a <|eot_id|> b", "c")})[0]
     assert "<|eot_id|>" not in sample.turns[0].text
+
+
+def test_text_without_images_cannot_smuggle_control_tokens_in_either(tmp_path: Path):
+    dataset = dataset_of(tmp_path, {"conversations": conversation("a <|eot_id|> b", "c </s>")})
+    assert [turn.text for turn in dataset[0].turns] == ["a < |eot_id|> b", "c < /s>"]
+
+
+@pytest.mark.parametrize("images", ["images", "videos", ""])
+def test_sharegpt4v_lies_below_the_data_path_with_images_where_the_registry_has_them(tmp_path: Path, images: str):
+    with pytest.raises(DataError, match="no folder sharegpt4v_sft"):
+        LlavaDataset.open("sharegpt4v_sft", tmp_path, LoadOptions())
+    folder = tmp_path / "sharegpt4v_sft"
+    (folder / images).mkdir(parents=True)
+    dataset_of(folder, {"image": "coco/1.jpg", "conversations": conversation("What?", "A cat.")})
+    dataset = LlavaDataset.open("sharegpt4v_sft", tmp_path, LoadOptions())
+    assert dataset[0].media == (folder / images / "coco/1.jpg",)

@@ -16,6 +16,7 @@ from navila_data.dataset import LoadOptions
 from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.processor import Processor
 from navila_dataset_vln.dataset import VLNDataset
+from navila_dataset_vln.trajectories import EnvDropDataset
 from transformers import AutoTokenizer
 
 
@@ -161,3 +162,62 @@ def test_samples_of_one_episode_share_a_group(tmp_path: Path):
     (tmp_path / "annotations.json").write_text(json.dumps(records))
     dataset = VLNDataset.open("vln", tmp_path, LoadOptions())
     assert [dataset.group(i) for i in range(6)] == ["0", "0", "0", "1", "1", "1"]
+
+
+def test_trajectories_equal_the_originals(goldens: Path, tmp_path: Path):
+    source = goldens / "M_datasets" / "data"
+    golden = json.loads((goldens / "M_datasets" / "cases.json").read_text())["datasets"]["envdrop(is_multimodal=True)"]
+    folder = tmp_path / "EnvDrop"
+    folder.mkdir()
+    (folder / "annotations.json").write_bytes((source / "envdrop.json").read_bytes())
+    (folder / "videos").symlink_to(source)
+    dataset = EnvDropDataset.open("envdrop", tmp_path, LoadOptions(num_frames=8))
+    tokenizer = AutoTokenizer.from_pretrained(goldens / "tokenizers" / "llama3_like")
+    processor = Processor(tokenizer=tokenizer, template=get_template("llama_3"), tokens_per_image=1, max_length=10**6)
+    pixels = PixelPipeline(ImageProcessor.square(56))
+    store = FrameStore(pixels.resize)
+    for case in golden["cases"][:2]:
+        encoded = processor.encode(dataset[case["index"]])
+        assert list(encoded.input_ids) == case["input_ids"]
+        assert list(encoded.labels) == case["labels"]
+        shown = store.load(encoded.media)
+        means = [float(pixels.normalise(shown[medium][None]).mean()) for medium in encoded.media]
+        assert means == pytest.approx(case["frame_means"], abs=1e-5)
+    # The original shows black frames of a video that is not there, and has "Empty video." for an answer.
+    with pytest.raises(DataError, match=r"missing\.mp4 does not exist"):
+        dataset[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "media"),
+    [
+        ("r2r", "R2R", "train"),
+        ("rxr", "RxR", "train"),
+        ("human", "Human", "raw_frames"),
+        ("envdrop", "EnvDrop", "videos"),
+    ],
+)
+def test_a_folder_of_the_release_that_is_missing_or_not_unpacked_is_named(
+    tmp_path: Path, name: str, folder: str, media: str
+):
+    dataset = EnvDropDataset if name == "envdrop" else VLNDataset
+    with pytest.raises(DataError, match=f"no folder {folder}; below --data_path are expected {folder}/annotations"):
+        dataset.open(name, tmp_path, LoadOptions())
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "annotations.json").write_text("[{}]")
+    with pytest.raises(DataError, match=f"{folder} lacks {media}: fetch or unpack it"):
+        dataset.open(name, tmp_path, LoadOptions())
+    (tmp_path / folder / media).mkdir()
+    assert len(dataset.open(name, tmp_path, LoadOptions())) == 1
+    assert len(dataset.open(name, tmp_path / folder, LoadOptions())) == 1
+
+
+def test_a_step_is_labelled_by_its_action(tmp_path: Path):
+    answers = [
+        "I think I should stop because I have finished the instruction.",
+        "The next action is turn left 30 degrees.",
+    ]
+    records = [{"video_id": "1", "frames": ["f.jpg"], "q": "Go.", "a": a} for a in (*answers, "Hm.", 3)]
+    (tmp_path / "annotations.jsonl").write_text("\n".join([*map(json.dumps, records), "{oops"]))
+    dataset = VLNDataset.open("vln", tmp_path, LoadOptions(annotations=tmp_path / "annotations.jsonl"))
+    assert [dataset.label(i) for i in range(5)] == ["stop", "left", "", "", ""]

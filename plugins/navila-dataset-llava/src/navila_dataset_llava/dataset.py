@@ -107,5 +107,5 @@ def _turns(record: Record, where: str, *, has_media: bool) -> tuple[Turn, ...]:
     turns = read_conversation(record, where)
     texts = [(turn.role, IMAGE_TOKEN.join(map(escape_user_text, turn.text.split(IMAGE_TOKEN)))) for turn in turns]
     if has_media:
-        texts = [(role, str(text).strip()) for role, text in normalise_image_placeholders(texts)]
-    return tuple(Turn(turn.role, text) for turn, (_, text) in zip(turns, texts, strict=True))
+        texts = [(role, str(text)) for role, text in normalise_image_placeholders(texts)]
+    return tuple(Turn(turn.role, text.strip()) for turn, (_, text) in zip(turns, texts, strict=True))

@@ -12,14 +12,13 @@ from tempfile import mkdtemp
 
 from navila.constants import IMAGE_TOKEN
 from navila.errors import DataError
-from navila.frames import uniform_indices
 from navila.tokenization import escape_user_text
 from navila_data.conversations import read_conversation
 from navila_data.dataset import Dataset, LoadOptions, release_folder, require_folder
 from navila_data.media import VideoFrame
 from navila_data.records import Record, RecordFile, require_unicode, text_field, video_path
 from navila_data.sample import Sample, Turn
-from navila_data.video_facts import VideoFacts, known_videos
+from navila_data.video_facts import VideoFacts, frames_shown, known_videos
 
 #: Folder below the data root and annotation file in it, by registered name; the videos lie in `videos/` beside it.
 LAYOUTS = {
@@ -94,9 +93,9 @@ class VideoDataset(Dataset):
         turns = _turns(record, where)
         facts = _told_facts(record, where) or known_videos().of(video)
         shown = frames_shown(facts, self.options.num_frames, self.options.fps)
-        first = Turn(turns[0].role, f"{IMAGE_TOKEN}\n" * len(shown) + turns[0].text)
+        texts = [f"{IMAGE_TOKEN}\n" * len(shown) + turns[0].text, *(turn.text for turn in turns[1:])]
         return Sample(
-            turns=(first, *turns[1:]),
+            turns=tuple(Turn(turn.role, text.strip()) for turn, text in zip(turns, texts, strict=True)),
             media=tuple(VideoFrame(video, i) for i in shown),
             source=self.name,
             record=f"{index} ({record.get('id', video.stem)})",
@@ -123,17 +122,6 @@ class VideoDataset(Dataset):
             except (DataError, OSError):
                 digest.update(b"broken\n")
         return digest.hexdigest()
-
-
-def frames_shown(video: VideoFacts, num_frames: int, fps: float) -> list[int]:
-    """Indices of `num_frames` spread over a video, of fewer when it is shorter than that many at `fps` a second.
-
-    Of a video too short for two at that rate, two are shown; of one with fewer frames than asked for, all.
-    """
-    duration = video.frames / video.rate
-    if fps and duration < num_frames / fps:
-        num_frames = min(num_frames, max(int(duration * fps), 2))
-    return uniform_indices(video.frames, num_frames)
 
 
 def _told_facts(record: Record, where: str) -> VideoFacts | None:

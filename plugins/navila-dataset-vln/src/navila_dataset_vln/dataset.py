@@ -83,7 +83,7 @@ class VLNDataset(Dataset):
         return Sample(
             turns=(
                 Turn("user", navigation_prompt(instruction, self.options.num_frames)),
-                Turn("assistant", escape_user_text(text_field(record, "a", where))),
+                Turn("assistant", escape_user_text(text_field(record, "a", where).strip())),
             ),
             media=tuple(None if i == BLACK else media_path(self.frames, frames[i], where) for i in shown),
             history=len(shown) - 1,

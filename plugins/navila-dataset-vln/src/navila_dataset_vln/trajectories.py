@@ -66,7 +66,7 @@ class EnvDropDataset(Dataset):
         record = self.records[index]
         where = f"{self.annotations}, record {index}"
         video = video_path(self.videos, record, where)
-        answer = escape_user_text(text_field(record, "instruction", where))
+        answer = escape_user_text(text_field(record, "instruction", where).strip())
         shown = sample_indices(frame_count(video), self.options.num_frames)
         return Sample(
             turns=(Turn("user", trajectory_prompt(self.options.num_frames)), Turn("assistant", answer)),
