@@ -55,6 +55,7 @@ LIGHT = (
     "navila.frames",
     "navila.hookspecs",
     "navila.kinds",
+    "navila.pages",
     "navila.plugins",
     "navila.prompts",
     "navila.registry",

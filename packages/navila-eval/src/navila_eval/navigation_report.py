@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from navila.actions import FORWARD, LEFT, RIGHT
+from navila.pages import image_uri, page
 
 from navila_eval.pictures import KeptMap, kept_frames, kept_map
-from navila_eval.report_map import agent_colour, define_floor, draw_map, image_uri, map_point
+from navila_eval.report_map import agent_colour, define_floor, draw_map, map_point
 from navila_eval.run_folder import PICTURES, RunFolder
 from navila_eval.walk import Record, measures
 
@@ -69,17 +70,15 @@ def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -
     frames_each = _frames_that_fit([run for _, runs in loaded for run in runs])
     body = "\n".join(_section(number, section, runs, frames_each) for number, (section, runs) in enumerate(loaded))
     first = next((run for _, runs in loaded for run in runs), None)
-    page = string.Template(_template("report.html")).substitute(
-        title=html.escape(title),
-        style=_template("report.css"),
-        script=_template("report.js"),
+    shown = string.Template(_template("report.html")).substitute(
         filters=_filters([section for section, _ in loaded]),
         floors="".join(map(define_floor, _floors([runs for _, runs in loaded]))),
         body=body,
-        manifest=_manifest(first.results["manifest"]) if first else "",
     )
+    manifest = _manifest(first.results["manifest"]) if first else ""
+    whole = page(title, shown, style=_template("report.css"), script=_template("report.js"), footer=manifest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(whole, encoding="utf-8")
 
 
 def _load(agent: str, path: Path) -> _Run:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from navila.pages import image_uri
 
 from navila_eval.pictures import KeptMap
 from navila_eval.walk import Record
@@ -25,11 +26,6 @@ SIDE = 100
 def agent_colour(agent: str) -> str:
     """Colour of an agent in tables and on maps."""
     return _COLOURS.get(agent.replace("_", "-"), "#a560e8")
-
-
-def image_uri(jpeg: bytes) -> str:
-    """The image itself as an address."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def map_point(facts: Mapping[str, Any], position: Sequence[float]) -> tuple[float, float]:

@@ -40,8 +40,4 @@ for (const map of document.querySelectorAll(".map svg"))
     map.dataset.other = shown;
   });
 
-document.getElementById("theme").addEventListener("click", () => {
-  const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
-  document.documentElement.dataset.theme = dark ? "light" : "dark";
-});
 refresh();
