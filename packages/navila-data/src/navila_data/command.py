@@ -7,6 +7,7 @@ from navila.cli.subcommands import Subcommands
 
 #: Name to (target, summary); each command is a module of its own in `navila_data.commands`.
 _COMMANDS: dict[str, tuple[str, str]] = {
+    "index-shards": ("navila_data.commands.index_shards:index_shards", "Index tar shards for random access"),
     "record": ("navila_data.commands.record:record", "Record training data in a simulator"),
 }
 

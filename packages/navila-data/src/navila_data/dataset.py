@@ -6,11 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from navila.errors import DataError
 from navila.plugins import default_host
 
 from navila_data.sample import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,13 @@ class Dataset(ABC):
         Empty where nothing is to be balanced; a malformed record raises nothing here.
         """
         return ""
+
+    def runs(self) -> Sequence[int] | NDArray[np.int64]:
+        """Where the samples end that lie together in one large file, file by file; they are cheap to read in order.
+
+        Empty where one sample costs what another does.
+        """
+        return ()
 
     def fingerprint(self) -> str:
         """What decides its samples (files with size and time, options), so that what was counted on them can be kept.

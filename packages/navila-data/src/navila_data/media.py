@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,17 @@ class TarMember:
 
     def __str__(self) -> str:
         return f"{self.shard}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Base64:
+    """A file written as base64 in the text of another, read where it stands there."""
+
+    text: TarMember
+    """From its first letter on, as long as it is."""
+
+    def __str__(self) -> str:
+        return f"{self.text}, base64 at byte {self.text.offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +60,24 @@ class EditedFrame:
         return str(self.medium)
 
 
-#: A file, or a file in a shard, or a frame of either, changed or not.
-Medium = Path | TarMember | VideoFrame | EditedFrame
+#: A file, or a file in a shard or a text, or a frame of a video, changed or not.
+Medium = Path | TarMember | Base64 | VideoFrame | EditedFrame
 
 
-def open_file(file: Path | TarMember) -> BinaryIO:
+def open_file(file: Path | TarMember | Base64) -> BinaryIO:
     """Open a file for reading, wherever it lies.
 
     Raises:
-        DataError: it is missing, unreadable, or its shard is cut off.
+        DataError: it is missing, unreadable, or its shard is cut off, or it is no base64.
     """
+    if isinstance(file, Base64):
+        with open_file(file.text) as text:
+            # JSON may spell a slash with a backslash.
+            letters = text.read().replace(b"\\", b"")
+        try:
+            return _Content(base64.b64decode(letters), str(file))
+        except ValueError as error:
+            raise DataError(f"{file} cannot be decoded ({error}): write it again.") from None
     try:
         if isinstance(file, Path):
             return file.open("rb")

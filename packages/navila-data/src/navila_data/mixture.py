@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from navila.errors import ConfigError, DataError
 from navila.plugins import default_host
+from numpy.typing import NDArray
 
 from navila_data.balance import labels_of, parse_weights, weights_of
 from navila_data.dataset import Dataset, LoadOptions
@@ -233,6 +234,15 @@ class Mixture:
     def groups(self) -> list[tuple[int, str]]:
         """For every index: its part (repeats are parts of their own) and its group there."""
         return [(number, _group(part.dataset, i)) for number, part in enumerate(self.parts) for i in part.indices]
+
+    def runs(self) -> list[NDArray[np.int64]]:
+        """For every part: the run (`Dataset.runs`) of each of its samples; where there are none, each is its own."""
+        return [
+            np.searchsorted(part.dataset.runs(), part.indices, side="right")
+            if len(part.dataset.runs())
+            else np.arange(len(part.indices))
+            for part in self.parts
+        ]
 
     def counts(self) -> dict[str, int]:
         """Samples an epoch, by dataset name."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from navila.constants import IGNORE_INDEX, IMAGE_TOKEN
+from navila.constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from navila.conversation import Span
 from navila.errors import DataError
 from navila.tokenization import enclose_images, tokenize_supervised
 from torch.utils.data import Dataset as TorchDataset
@@ -89,21 +90,28 @@ class Processor:
             said = messages(turns)
             if self.enclose:
                 said = [(role, enclose_images(text)) for role, text in said]
-            ids, labels = tokenize_supervised(self.template.spans(said), self.tokenizer, self.image_ids)
+            spans = self._document(str(said[0][1])) if is_document(turns) else self.template.spans(said)
+            ids, labels = tokenize_supervised(spans, self.tokenizer, self.image_ids)
             self._tokenized[turns] = (tuple(ids), tuple(labels))
         return self._tokenized[turns]
+
+    def _document(self, text: str) -> list[Span]:
+        """A text as it stands, and the token that ends it; one in front is the tokenizer's affair."""
+        return [Span(text, "answer"), Span(self.tokenizer.eos_token or "", "stop")]
 
     def encode(self, sample: Sample, *, epoch: int = 0) -> Encoded:
         """Tokenise a sample; seed, epoch and its frames decide what is random.
 
         Of a sample that is longer than the model takes, the oldest history frames are left out, or the last turns of a
-        dialogue; never a part of an answer.
+        dialogue; never a part of an answer. A document is cut off.
 
         Raises:
             DataError: the sample is too long even so.
         """
         whole = sample
         ids, labels = self._tokenize(sample.turns)
+        if is_document(sample.turns) and self._positions(ids, sample.media) > self.max_length:
+            sample, ids, labels = self._cut(sample, ids, labels)
         while (length := self._positions(ids, sample.media)) > self.max_length:
             shorter = without_oldest_frame(sample) or without_last_turns(sample)
             if shorter is None:
@@ -129,6 +137,21 @@ class Processor:
             shortened=sample is not whole,
         )
 
+    def _cut(
+        self, sample: Sample, ids: Sequence[int], labels: Sequence[int]
+    ) -> tuple[Sample, tuple[int, ...], tuple[int, ...]]:
+        """The beginning of a document that the model takes; no image ends it, for nothing would be said about it."""
+        takes = np.cumsum([self.tokens_per_image if i == IMAGE_TOKEN_INDEX else 1 for i in ids])
+        kept = int(np.searchsorted(takes, self.max_length, side="right"))
+        while kept and labels[kept - 1] == IGNORE_INDEX:
+            kept -= 1
+        if kept:
+            media = sample.media[: ids[:kept].count(IMAGE_TOKEN_INDEX)]
+            # Its text is not shortened with it: nobody reads it any more.
+            sample = replace(sample, turns=(Turn("assistant", IMAGE_TOKEN * len(media)),), media=media)
+            return sample, tuple(ids[:kept]), tuple(labels[:kept])
+        return sample, tuple(ids), tuple(labels)
+
     def length(self, encoded: Encoded) -> int:
         """Positions that a sample takes in the language model, images expanded."""
         return self._positions(encoded.input_ids, encoded.media)
@@ -143,6 +166,11 @@ class Processor:
         words = rust.to_str() if rust is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
         facts = (self.template, self.tokens_per_image, self.max_length, self.enclose, self.image_ids)
         return f"{hashlib.sha256(words.encode()).hexdigest()} {facts}"
+
+
+def is_document(turns: Sequence[Turn]) -> bool:
+    """Whether turns are a text that is learned as it stands: nobody asked for it."""
+    return len(turns) == 1 and turns[0].role == "assistant"
 
 
 def without_oldest_frame(sample: Sample) -> Sample | None:

@@ -26,6 +26,8 @@ class Turn:
 class Sample:
     """A training example. The k-th `<image>` of its turns shows `media[k]`; None stands for a black frame.
 
+    A single turn, the assistant's, is a document: a text learned as it stands, without a template around it.
+
     Raises:
         DataError: the number of `<image>` differs from the number of media, or no turn is to be learned.
     """

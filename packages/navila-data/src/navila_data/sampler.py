@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from navila_data.mixture import permutation
@@ -68,3 +69,36 @@ class GroupedSampler(ShuffledSampler):
             for _, run in groupby(enumerate(members, offset), key=lambda item: item[0] // self.chunk)
         ]
         return [index for chunk in generator.permutation(len(chunks)).tolist() for index in chunks[chunk]]
+
+
+class WindowedSampler(ShuffledSampler):
+    """Reads large files almost from beginning to end: their order is drawn, and samples change places within a window.
+
+    For storage on which jumping about is slow. A sample moves less than `window` places from where the order of files
+    puts it; sources are spread evenly over the epoch, and those that are no large files are shuffled freely.
+    """
+
+    def __init__(self, runs: Sequence[NDArray[np.int64]], *, window: int, seed: int = 0) -> None:
+        """Prepare an order.
+
+        Args:
+            runs: for every source, the number of the file that each of its samples lies in (`Mixture.runs`).
+            window: places that a sample may move.
+            seed: of the order.
+        """
+        super().__init__(sum(map(len, runs)), seed=seed)
+        self.runs = [np.unique(of_source, return_inverse=True)[1] for of_source in runs]
+        self.window = window
+
+    def order(self, epoch: int) -> list[int]:
+        """The permutation of one epoch."""
+        generator = np.random.default_rng([self.seed, epoch])
+        times = []
+        for runs in self.runs:
+            size = len(runs)
+            places = np.empty(size)
+            drawn = generator.permutation(runs.max(initial=-1) + 1)[runs]
+            places[np.argsort(drawn, kind="stable")] = np.arange(size)
+            window = min(self.window, size)
+            times.append((places + generator.uniform(0, window, size)) / max(size + window, 1))
+        return np.argsort(np.concatenate(times), kind="stable").tolist()

@@ -11,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from navila.frames import uniform_indices
+
 from navila_data.media import TarMember, open_file
 from navila_data.record_index import cache_folder
 
@@ -80,6 +82,17 @@ class KnownVideos:
                 os.write(file, b"\n%b %08x\n" % (line, zlib.crc32(line)))
             finally:
                 os.close(file)
+
+
+def frames_shown(video: VideoFacts, num_frames: int, fps: float) -> list[int]:
+    """Indices of `num_frames` spread over a video, of fewer when it is shorter than that many at `fps` a second.
+
+    Of a video too short for two at that rate, two are shown; of one with fewer frames than asked for, all.
+    """
+    duration = video.frames / video.rate
+    if fps and duration < num_frames / fps:
+        num_frames = min(num_frames, max(int(duration * fps), 2))
+    return uniform_indices(video.frames, num_frames)
 
 
 def known_videos() -> KnownVideos:

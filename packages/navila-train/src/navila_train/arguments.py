@@ -59,6 +59,10 @@ class DataArguments:
     group_by_episode: int = option(
         0, "Keep chunks of so many steps of an episode in one batch, to encode shared frames once; 0 shuffles freely."
     )
+    shuffle_window: int = option(
+        0,
+        "Read tar shards in turn, samples moved by less than so many places, for slow disks; 0 shuffles freely.",
+    )
     share_prefix: bool = option(
         False, "Put samples with the same frames into one row, whose common beginning is computed once."
     )

@@ -21,7 +21,7 @@ from navila_data.lengths import token_lengths
 from navila_data.mixture import Mixture
 from navila_data.packing import default_budget, pack
 from navila_data.processor import EncodedMixture, Processor
-from navila_data.sampler import GroupedSampler, ShuffledSampler
+from navila_data.sampler import GroupedSampler, ShuffledSampler, WindowedSampler
 from navila_data.stream import Batching, BatchStream, Position, RankBatches, batches_of
 
 from navila_train.parse import Arguments
@@ -108,8 +108,12 @@ def make_feed(
         share_prefix=data.share_prefix,
         packed=data.packing,
     )
+    if data.group_by_episode and data.shuffle_window:
+        raise ConfigError("--group_by_episode and --shuffle_window are two orders of samples: leave one of them out.")
     if data.group_by_episode:
         sampler: ShuffledSampler = GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)
+    elif data.shuffle_window:
+        sampler = WindowedSampler(mixture.runs(), window=data.shuffle_window, seed=seed)
     else:
         sampler = ShuffledSampler(len(mixture), seed=seed)
     if data.packing:
@@ -124,6 +128,7 @@ def make_feed(
     else:
         stream = BatchStream(sampler, batching, epochs=training.num_train_epochs)
     facts = [mixture.counts(), mixture.labels(), seed, data.augment, data.group_by_episode, data.packing, budget]
+    facts += [data.shuffle_window] if data.shuffle_window else []
     return Feed(
         dataset=EncodedMixture(mixture, processor, find_augmentations(data.augment)),
         collator=collator,

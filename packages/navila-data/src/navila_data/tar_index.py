@@ -1,0 +1,158 @@
+"""What is in a tar shard and where: only its headers are read, nothing is unpacked and nothing unpickled."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from navila.errors import DataError
+from numpy.typing import NDArray
+
+#: Where a file name is cut into the key of its sample and an extension: webdataset's rule, and VILA's.
+Keys = Literal["first-dot", "last-dot"]
+
+MEMBER = np.dtype([("offset", "<i8"), ("size", "<i8"), ("extension", "<i4")])
+#: Both count from the beginning of the shard, or of the index: the member, and the byte of the keys, after its last.
+SAMPLE = np.dtype([("members", "<i8"), ("key", "<i8")])
+
+#: Files that describe a shard, as webdataset has them.
+_META = re.compile(r"__[^/]*__($|/)")
+_BLOCK = tarfile.BLOCKSIZE
+_CHUNK = 1 << 20
+
+
+class Member(NamedTuple):
+    """A file in a shard."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """The samples of a shard in the order their first files stand in it. What follows a break is one without files."""
+
+    samples: NDArray[np.void]
+    """(N,) of `SAMPLE`."""
+    members: NDArray[np.void]
+    """(M,) of `MEMBER`, sample by sample."""
+    keys: bytes
+    extensions: tuple[str, ...]
+    """What `extension` of a member counts in."""
+    ignored: int = 0
+    """Links, files that are hidden or have no extension, and files that a later one of the same name replaces."""
+    broken: str = ""
+    """Why the shard could not be read to its end, in one sentence."""
+
+
+def index_shard(path: Path, keys: Keys) -> ShardIndex:
+    """Find the samples of a shard; files of a sample need not be neighbours.
+
+    Raises nothing: of a broken shard, the samples before the break are good, but for the last, which may be incomplete.
+    """
+    samples: dict[str, dict[str, Member]] = {}
+    ignored, broken, key = 0, "", ""
+    try:
+        for member in tar_members(path):
+            name = split_name(member.name, keys) if member.offset else None
+            if name is None:
+                ignored += 1
+                continue
+            key, extension = name
+            files = samples.setdefault(key, {})
+            # A file that was put into a tar again replaces the first, as when a tar is unpacked.
+            ignored += extension in files
+            files[extension] = member
+    except DataError as error:
+        broken = str(error)
+        samples.pop(key, None)
+        samples[""] = {}
+    extensions = {extension: n for n, extension in enumerate(dict.fromkeys(e for f in samples.values() for e in f))}
+    members = [(m.offset, m.size, extensions[e]) for files in samples.values() for e, m in files.items()]
+    spelled = [key.encode() for key in samples]
+    index = np.zeros(len(samples), SAMPLE)
+    index["members"] = np.cumsum([len(files) for files in samples.values()])
+    index["key"] = np.cumsum([len(key) for key in spelled])
+    return ShardIndex(
+        samples=index,
+        members=np.array(members, MEMBER),
+        keys=b"".join(spelled),
+        extensions=tuple(extensions),
+        ignored=ignored,
+        broken=broken,
+    )
+
+
+def split_name(name: str, keys: Keys) -> tuple[str, str] | None:
+    """Key and extension of a file; None where it belongs to no sample. Folders are a part of the key."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, _, extension = file.partition(".") if keys == "first-dot" else file.rpartition(".")
+    if file.startswith(".") or not stem or not extension or _META.match(folder + slash):
+        return None
+    return folder + slash + stem, extension
+
+
+def tar_members(path: Path) -> Iterator[Member]:
+    """The files of a tar in its order, those that are no plain files with offset 0; folders are left out.
+
+    Names are whole however they are spelled (ustar's prefix, GNU's and PAX's long names).
+
+    Raises:
+        DataError: the shard is missing, no plain tar, or broken; the sentence names the byte.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if not size:
+                raise DataError(f"{path} is empty: fetch the shard again.")
+            file.seek(0)
+            if file.read(2) == b"\x1f\x8b":
+                raise DataError(f"{path} is compressed, so its files cannot be found by place: unpack it with gunzip.")
+            file.seek(0)
+            place = 0
+            try:
+                tar = tarfile.TarFile(fileobj=file, mode="r", encoding="utf-8", errors="backslashreplace")
+                while (info := tar.next()) is not None:
+                    tar.members = []  # type: ignore[assignment]  # tarfile keeps them all.
+                    if info.offset_data + info.size > size and info.isreg():
+                        raise DataError(f"{path} is cut off at byte {size} inside {info.name}: fetch the shard again.")
+                    if info.size < 0 or tar.offset <= place:
+                        raise DataError(f"{path} has no valid header at byte {place}: fetch the shard again.")
+                    place = tar.offset
+                    if info.isreg() and info.sparse is None:
+                        yield Member(info.name, info.offset_data, info.size)
+                    elif not info.isdir():
+                        yield Member(info.name, 0, 0)
+            except (tarfile.TarError, ValueError, OverflowError, EOFError):
+                if place >= size:
+                    raise DataError(f"{path} is cut off at byte {size}: fetch the shard again.") from None
+                raise DataError(
+                    f"{path} has no valid header at byte {place}: it is no tar, or damaged; fetch the shard again."
+                ) from None
+            _check_end(path, place)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check the path and the disk.") from None
+
+
+def _check_end(path: Path, place: int) -> None:
+    """A tar ends in a block of zeros, and nothing comes after it; tarfile takes anything else for the end, too."""
+    with path.open("rb") as file:
+        file.seek(place)
+        mark = file.read(_BLOCK)
+        if len(mark) < _BLOCK:
+            raise DataError(
+                f"{path} has no end mark at byte {place}: it was cut off or never closed; fetch or write it again."
+            )
+        if any(mark):
+            raise DataError(f"{path} has no valid header at byte {place}: it is damaged; fetch the shard again.")
+        while chunk := file.read(_CHUNK):
+            if chunk.strip(b"\0"):
+                raise DataError(
+                    f"{path} goes on behind its end at byte {place}, as tars put together with cat do: use tar -A."
+                )
