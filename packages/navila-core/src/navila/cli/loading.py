@@ -13,7 +13,10 @@ from navila.errors import ConfigError
 
 _OPTIONS = (
     click.option(
-        "--model-base", "--model_base", metavar="PATH", help="The whole model under an adapter, if -m is one."
+        "--model-base",
+        "--model_base",
+        metavar="PATH",
+        help="The whole model under an adapter, if that is what is loaded.",
     ),
     click.option(
         "--vision-tower",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ _LAZY = {
     "VisionEncoder": "navila.model.vision",
     "build": "navila.model.compose",
 }
+
+# transformers imports torchao wherever it is installed, which makes torch warn of what no user can mend.
+logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant()" not in str(record.msg))
 
 
 def __getattr__(name: str) -> Any:

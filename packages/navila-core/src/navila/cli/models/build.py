@@ -67,15 +67,14 @@ def build(
     if words is None and isinstance(parts[0], Mapping):
         raise ConfigError("There is no tokenizer: give --tokenizer a folder, as --llm is a config alone.")
 
-    import torch
-
     from navila.cli.models.info import describe
     from navila.model.compose import build as compose
     from navila.model.inspect import inspect_checkpoint
+    from navila.model.settings import seeded
 
-    torch.manual_seed(seed)
     click.echo("Composing …", err=True)
-    model = compose(*parts, tokenizer=words, template=template, dtype=dtype, **settings)
+    with seeded(seed):
+        model = compose(*parts, tokenizer=words, template=template, dtype=dtype, **settings)
     click.echo(f"Writing {output} …", err=True)
     model.save_pretrained(output)
     click.echo(describe(inspect_checkpoint(output)))
