@@ -30,6 +30,7 @@ COMMANDS = {
     "eval --help": 220,
     "data --help": 220,
     "data record --help": 220,
+    "data index-shards --help": 220,
     "infer --help": 220,
     "chat --help": 220,
     "model --help": 220,

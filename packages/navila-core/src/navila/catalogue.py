@@ -110,6 +110,9 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         dist="navila-dataset-video", kind="dataset", names=("video_chatgpt", "sharegpt_video", "scanqa", "video")
     ),
     CatalogueEntry(dist="navila-dataset-vln", kind="dataset", names=("r2r", "rxr", "human", "envdrop", "vln")),
+    CatalogueEntry(
+        dist="navila-dataset-webdataset", kind="dataset", names=("webdataset", "webdataset-chat", "vila-webdataset")
+    ),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
     CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),
