@@ -180,6 +180,14 @@ def _name(video: str | Path | BinaryIO) -> Path:
     return Path(video if isinstance(video, str | Path) else getattr(video, "name", "the open video"))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        # A folder on the way may not be entered, or the name is longer than any file's.
+        raise DataError(f"The video {path} cannot be reached ({error.strerror}): check the path.") from None
+
+
 class _Reader:
     """The frames of a video by position; a context manager that closes what it opened."""
 
@@ -191,7 +199,7 @@ class _Reader:
         """
         self.video = video
         self.path = _name(video)
-        if isinstance(video, str | Path) and not self.path.is_file():
+        if isinstance(video, str | Path) and not _is_file(self.path):
             raise DataError(f"The video {self.path} does not exist: check the path.")
         self._open()
         try:

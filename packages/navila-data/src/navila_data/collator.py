@@ -89,7 +89,7 @@ class Collator:
         try:
             shown.update(self.frames.load(medium for medium in item.media if medium not in shown))
         except DataError as error:
-            failures.append(Failure(item.where, str(error)))
+            failures.append(Failure(item.where, f"{item.where}: {error}"))
             if not self.mask_broken:
                 return None
             item = masked(item)

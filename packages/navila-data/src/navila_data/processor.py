@@ -213,7 +213,9 @@ class EncodedMixture(TorchDataset[Encoded | Failure]):
             )
             return self.processor.encode(sample, epoch=item.epoch)
         except DataError as error:
-            return Failure(f"sample {item.number}", str(error))
+            dataset, index = self.mixture.locate(item.number)
+            where = f"{dataset.name} record {index}"
+            return Failure(where, f"{where}: {error}")
 
 
 def masked(encoded: Encoded) -> Encoded:
