@@ -32,8 +32,9 @@ def main() -> None:
     from navila_data.collator import Collator
     from navila_data.frames import FrameStore, PixelPipeline
     from navila_data.mixture import Mixture
+    from navila_data.procedural import RecordSettings
     from navila_data.processor import EncodedMixture, Processor
-    from navila_data.recording import RecordSettings, record
+    from navila_data.recording import record
     from navila_data.sampler import EpochIndex, GroupedSampler
     from navila_train.feed import texts_of
     from navila_train.tokenizers import build_word_tokenizer

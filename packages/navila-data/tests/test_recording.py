@@ -18,7 +18,8 @@ from navila.plugins import default_host
 from navila.simulation import Embodiment
 from navila_data.grounding import ask, point_on, where
 from navila_data.mixture import Mixture
-from navila_data.recording import RecordSettings, record, tasks
+from navila_data.procedural import RecordSettings
+from navila_data.recording import record
 from PIL import Image
 
 SETTINGS = RecordSettings(sim="mesh", episodes=5, episodes_per_house=2, seed=3, image_size=32, perturb=0.2)
@@ -69,7 +70,7 @@ def test_labels_are_the_experts_and_lead_to_the_goal(recorded: Path):
     """Replaying the recorded walk's labels from any unperturbed start reaches the goal."""
     sim = default_host().registry("simulator").load("mesh")(embodiment=Embodiment(width=16, height=16))  # type: ignore[call-arg]
     sim.render_images = False
-    task = next(iter(tasks(SETTINGS)))
+    task = next(SETTINGS.tasks())
     episode = sim.make_episodes(level=task.level, seed=task.seed, count=2)[0]  # type: ignore[attr-defined]
     observation = sim.reset(episode)
     for _ in range(200):
@@ -138,8 +139,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
 
 def test_more_episodes_begin_with_the_same_ones():
     longer = RecordSettings(episodes=9, episodes_per_house=2, seed=3)
-    assert [task.seed for task in tasks(longer)][:2] == [task.seed for task in tasks(SETTINGS)][:2]
-    assert len({task.seed for task in tasks(longer)}) == 5
+    assert [task.seed for task in longer.tasks()][:2] == [task.seed for task in SETTINGS.tasks()][:2]
+    assert len({task.seed for task in longer.tasks()}) == 5
 
 
 def test_a_recording_that_broke_before_its_first_house_leaves_the_folder_free(tmp_path: Path):

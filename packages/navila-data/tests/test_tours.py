@@ -10,7 +10,8 @@ import pytest
 from navila.actions import LEFT, parse
 from navila.plugins import default_host
 from navila_data.mixture import Mixture
-from navila_data.recording import RecordSettings, record
+from navila_data.procedural import RecordSettings
+from navila_data.recording import record
 from navila_data.tours import SEARCH, labels
 
 SETTINGS = RecordSettings(

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from navila_data.recording import RecordSettings, record
+from navila_data.procedural import RecordSettings
+from navila_data.recording import record
 
 RECIPE = """
 llm: {model_type: llama, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 2,

@@ -300,7 +300,8 @@ def test_a_switch_needs_no_value(recipe: Path):
 
 
 def test_a_trained_policy_acts_while_the_expert_labels(trained: Path, tmp_path: Path):
-    from navila_data.recording import RecordSettings, record
+    from navila_data.procedural import RecordSettings
+    from navila_data.recording import record
 
     settings = RecordSettings(episodes=1, seed=9, image_size=32, policy=str(trained), max_steps=12)
     record(settings, tmp_path / "one")

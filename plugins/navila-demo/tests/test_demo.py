@@ -13,7 +13,7 @@ import pytest
 import yaml
 from navila.errors import ConfigError
 from navila.testing import CommandContract
-from navila_data.recording import RecordSettings
+from navila_data.procedural import RecordSettings
 from navila_demo.scratch import read_steps, record_command
 from navila_train.parse import parse_flags
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from navila.errors import SceneError
-from navila.simulation import STRIPS, Episode, Landmark, Position, ProceduralSimulator, Rotation
+from navila.simulation import STRIPS, Episode, Landmark, Position, Rotation, Simulator
 
-from navila_data.recording import Recorder, RecordSettings, SaveImage
+from navila_data.procedural import RecordSettings
+from navila_data.recording import Recorder, SaveImage, procedural
 
 #: Share of the image above which a landmark counts as seen; between 0 and it nothing is asked.
 SEEN = 0.004
@@ -36,9 +37,10 @@ class GroundingRecorder(Recorder):
         self.settings = settings
 
     def records(
-        self, sim: ProceduralSimulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
+        self, sim: Simulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
     ) -> list[dict[str, Any]]:
         """Look around from random points of the episode's route, in random directions."""
+        sim = procedural(sim)
         route = episode.reference_path or (episode.start_position,)
         records = []
         for number in range(self.settings.views):

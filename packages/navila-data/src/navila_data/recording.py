@@ -3,63 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from navila.errors import ConfigError, DataError, NavilaError
+from navila.errors import ConfigError, DataError, NavilaError, SceneError, reason
 from navila.files import write_atomically
 from navila.plugins import default_host
-from navila.simulation import Embodiment, Episode, ProceduralSimulator
+from navila.simulation import Embodiment, Episode, ProceduralSimulator, Simulator
 
-from navila_data.mixture import MANIFEST
+from navila_data.job_folder import JobFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-#: Settings of an unfinished recording, written first.
-SETTINGS = "recording.json"
-#: One file a house, until the recording is put together.
+#: One file a task, until the recording is put together.
 PARTS = "parts"
 #: Where the recorders put images (`Recorder.folder`).
 IMAGE_FOLDERS = ("train", "images")
 
-What = Literal["navigation", "tours", "grounding"]
-#: Registered dataset that reads a recording.
-FORMATS: Mapping[What, str] = {"navigation": "vln", "tours": "vln", "grounding": "llava"}
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Episodes that share a scene, the unit of work and of resuming."""
 
-_BOUNDS = (
-    ("episodes", 1, 10**8),
-    ("episodes_per_house", 1, 10**6),
-    ("image_size", 16, 4096),
-    ("hfov", 1, 179),
-    ("perturb", 0, 1),
-    ("max_steps", 1, 10**6),
-    ("views", 1, 10**6),
-    ("questions", 1, 10**6),
-)
+    number: int
+    episodes: Sequence[int]
+    """Numbers of the episodes, which decide their random choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordSettings:
-    """Everything that decides the bytes of a recording."""
+class WalkSettings(ABC):
+    """How an agent walks and what is kept of it; subclasses say where its episodes come from."""
 
-    what: What = "navigation"
+    job: ClassVar[str] = "recording"
+    bounds: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        ("image_size", 16, 4096),
+        ("hfov", 1, 179),
+        ("perturb", 0, 1),
+        ("max_steps", 1, 10**6),
+    )
+
     sim: str = "mesh"
-    episodes: int = 100
-    episodes_per_house: int = 5
-    """Several targets in one house teach a model to listen to the instruction."""
-    levels: tuple[int, ...] = (0,)
-    """Difficulties, taken in turn."""
     seed: int = 0
     image_size: int = 96
     """Side of the square frames, pixels."""
@@ -76,69 +71,97 @@ class RecordSettings:
     """Primitives after which an episode is cut off."""
     stop_distance: float | None = None
     """The expert's goal radius in metres; None for the episode's success distance."""
-    views: int = 8
-    """Views an episode (grounding)."""
-    questions: int = 6
-    """Questions a view (grounding)."""
 
     def __post_init__(self) -> None:
-        for field, low, high in _BOUNDS:
+        for field, low, high in self.bounds:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ConfigError(f"{field} is {value}: give {low} to {high}.")
         if self.stop_distance is not None and not self.stop_distance > 0:
             raise ConfigError(f"stop_distance is {self.stop_distance}: give metres above 0.")
 
+    @property
+    def format(self) -> str:
+        """Registered dataset that reads the recording."""
+        return "vln"
+
+    @abstractmethod
+    def tasks(self) -> Iterator[Task]:
+        """All work, in the order of the records; the first tasks do not depend on how many follow."""
+
+    @abstractmethod
+    def open_simulator(self) -> Simulator:
+        """The simulator, for all tasks of a process."""
+
+    @abstractmethod
+    def episodes_of(self, sim: Simulator, task: Task) -> Iterable[tuple[str, Episode]]:
+        """The episodes of a task and the names of their folders."""
+
+    @abstractmethod
+    def recorder(self) -> Recorder:
+        """What walks them."""
+
+    @property
+    def skip_misfits(self) -> bool:
+        """Whether an episode that does not fit its scene is left out and counted, instead of stopping the recording."""
+        return False
+
+    def checked(self) -> Self:
+        """The settings with the simulator's own name; told before a folder is claimed for them.
+
+        Raises:
+            UnknownComponentError, CheckpointError: there is no such simulator or policy.
+        """
+        spec = default_host().registry("simulator").spec(self.sim)
+        if self.policy != "expert":
+            from navila.model.location import checkpoint_folder, read_root
+
+            read_root(checkpoint_folder(self.policy))
+        return dataclasses.replace(self, sim=spec.name)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides the bytes of the recording, as JSON's types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
     def embodiment(self) -> Embodiment:
         """The default body with the recording's camera."""
         return Embodiment(width=self.image_size, height=self.image_size, hfov=self.hfov)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HouseTask:
-    """The episodes of one house, the unit of work and of resuming."""
-
-    number: int
-    level: int
-    seed: int
-    """Names the house and every random choice in it."""
-    episodes: range
-    """Numbers of the episodes, which name their folders."""
-
-
-class Recorder:
+class Recorder(ABC):
     """What turns an episode into records, which must depend on its arguments alone."""
 
     folder: str
     """Where images go, below the recording."""
 
+    @abstractmethod
     def records(
-        self, sim: ProceduralSimulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
+        self, sim: Simulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
     ) -> list[dict[str, Any]]:
-        """Walk or look around, save images, and return the annotations of the episode called `name`."""
-        raise NotImplementedError
+        """Walk or look around, save images, and return the annotations of the episode called `name`.
+
+        Raises:
+            SceneError: the episode does not fit its scene.
+        """
 
 
 #: Saves an (H, W, 3) image under a name without suffix, and returns its path relative to the image folder.
 SaveImage = Callable[[str, "NDArray[np.uint8]"], str]
 
 
-def tasks(settings: RecordSettings) -> Iterator[HouseTask]:
-    """The houses of a recording; the first N episodes do not depend on how many there are."""
-    starts = range(0, settings.episodes, settings.episodes_per_house)
-    for number, start in enumerate(starts):
-        level = settings.levels[number % len(settings.levels)]
-        digest = hashlib.sha256(f"navila-record {settings.seed} {level} {number}".encode()).digest()
-        yield HouseTask(
-            number=number,
-            level=level,
-            seed=int.from_bytes(digest[:4], "big") >> 1,
-            episodes=range(start, min(start + settings.episodes_per_house, settings.episodes)),
-        )
+def procedural(sim: Simulator) -> ProceduralSimulator:
+    """The simulator, if it makes its own episodes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not isinstance(sim, ProceduralSimulator):
+        raise ConfigError(f"{type(sim).__name__} makes no episodes of its own: choose a simulator that does.")
+    return sim
 
 
 def record(
-    settings: RecordSettings,
+    settings: WalkSettings,
     output: Path,
     *,
     workers: int = 1,
@@ -153,72 +176,27 @@ def record(
         ConfigError: `output` holds a recording with other settings, or something else.
         UnknownComponentError, CheckpointError: there is no such simulator or policy.
         DataError: a worker died.
-        SceneError: the simulator could not make an episode.
+        SceneError: an episode could not be made, or does not fit its scene.
     """
-    settings = _checked(settings)
-    finished = _finished(settings, output)
+    settings = settings.checked()
+    job = JobFolder(output, settings.job, settings.facts())
+    finished = job.finished()
     if finished is not None:
-        progress(settings.episodes, settings.episodes)
+        progress(finished["episodes"], finished["episodes"])
         return finished
-    _claim(settings, output)
-    todo = [task for task in tasks(settings) if not _part(output, task.number).exists()]
-    done = settings.episodes - sum(len(task.episodes) for task in todo)
-    progress(done, settings.episodes)
+    tasks = list(settings.tasks())
+    total = sum(len(task.episodes) for task in tasks)
+    job.claim(begun=any((output / PARTS).glob("*.jsonl")), leftovers=IMAGE_FOLDERS)
+    todo = [task for task in tasks if not _part(output, task.number).exists()]
+    done = total - sum(len(task.episodes) for task in todo)
+    progress(done, total)
     for count in _run(settings, output, todo, workers):
         done += count
-        progress(done, settings.episodes)
-    return _assemble(settings, output)
+        progress(done, total)
+    return _assemble(settings, job, tasks)
 
 
-def _checked(settings: RecordSettings) -> RecordSettings:
-    """The settings with the simulator's own name instead of an alias; told before a folder is claimed for them."""
-    spec = default_host().registry("simulator").spec(settings.sim)
-    if settings.policy != "expert":
-        from navila.model.location import checkpoint_folder, read_root
-
-        read_root(checkpoint_folder(settings.policy))
-    return dataclasses.replace(settings, sim=spec.name) if settings.sim in spec.aliases else settings
-
-
-def _finished(settings: RecordSettings, output: Path) -> dict[str, Any] | None:
-    if not (output / MANIFEST).exists():
-        return None
-    manifest = _read_json(output / MANIFEST)
-    _require_same(settings, manifest.get("settings"), output)
-    return manifest
-
-
-def _claim(settings: RecordSettings, output: Path) -> None:
-    """Make the folder this recording's, or check that it already is."""
-    claimed = (output / SETTINGS).exists()
-    if claimed and any((output / PARTS).glob("*.jsonl")):
-        _require_same(settings, _read_json(output / SETTINGS), output)
-        return
-    if claimed:
-        # What broke before its first house, often for a wrong argument, left nothing to keep.
-        for name in IMAGE_FOLDERS:
-            shutil.rmtree(output / name, ignore_errors=True)
-    elif output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output} is not empty and holds no recording to resume: choose another --output.")
-    (output / PARTS).mkdir(parents=True, exist_ok=True)
-    write_atomically(output / SETTINGS, json.dumps(_plain(settings), indent=2) + "\n")
-
-
-def _require_same(settings: RecordSettings, recorded: Any, output: Path) -> None:
-    wanted = _plain(settings)
-    recorded = dict(recorded) if isinstance(recorded, dict) else {}
-    if recorded.get("sim") in default_host().registry("simulator").spec(settings.sim).aliases:
-        recorded["sim"] = settings.sim
-    differing = [key for key in wanted if wanted[key] != recorded.get(key)]
-    if differing:
-        key = differing[0]
-        raise ConfigError(
-            f"{output} holds a recording with {key} {recorded.get(key)!r}, not {wanted[key]!r}: repeat its settings to "
-            "resume it, or choose another --output."
-        )
-
-
-def _run(settings: RecordSettings, output: Path, todo: list[HouseTask], workers: int) -> Iterator[int]:
+def _run(settings: WalkSettings, output: Path, todo: list[Task], workers: int) -> Iterator[int]:
     """Record every task, yielding how many episodes each had."""
     workers = min(workers, len(todo))
     if workers <= 1:
@@ -226,9 +204,10 @@ def _run(settings: RecordSettings, output: Path, todo: list[HouseTask], workers:
         return
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
+    # Neighbouring tasks may share a scene, which a worker then loads once.
+    shares = [todo[len(todo) * k // workers : len(todo) * (k + 1) // workers] for k in range(workers)]
     processes = [
-        context.Process(target=_worker, args=(settings, output, todo[k::workers], queue), daemon=True)
-        for k in range(workers)
+        context.Process(target=_worker, args=(settings, output, share, queue), daemon=True) for share in shares
     ]
     for process in processes:
         process.start()
@@ -256,7 +235,7 @@ def _run(settings: RecordSettings, output: Path, todo: list[HouseTask], workers:
             process.join()
 
 
-def _worker(settings: RecordSettings, output: Path, todo: list[HouseTask], queue: Any) -> None:
+def _worker(settings: WalkSettings, output: Path, todo: list[Task], queue: Any) -> None:
     parent = multiprocessing.parent_process()
     try:
         for count in _work(settings, output, todo):
@@ -269,44 +248,38 @@ def _worker(settings: RecordSettings, output: Path, todo: list[HouseTask], queue
     queue.put(None)
 
 
-def _work(settings: RecordSettings, output: Path, todo: list[HouseTask]) -> Iterator[int]:
+def _work(settings: WalkSettings, output: Path, todo: list[Task]) -> Iterator[int]:
     if not todo:
         return
-    recorder = make_recorder(settings)
-    sim = default_host().registry("simulator").load(settings.sim)(embodiment=settings.embodiment())  # pyright: ignore[reportCallIssue]
-    if not isinstance(sim, ProceduralSimulator):
-        raise ConfigError(f"The simulator {settings.sim!r} makes no episodes of its own: choose one that does.")
+    recorder = settings.recorder()
+    sim = settings.open_simulator()
     try:
         for task in todo:
-            lines: list[str] = []
-            episodes = sim.make_episodes(level=task.level, seed=task.seed, count=len(task.episodes))
-            for number, episode in zip(task.episodes, episodes, strict=True):
-                folder = output / recorder.folder / str(number)
+            lines: list[dict[str, Any]] = []
+            for number, (name, episode) in zip(task.episodes, settings.episodes_of(sim, task), strict=True):
+                folder = output / recorder.folder / name
                 # What an interrupted run left of this episode is written anew.
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
                 generator = np.random.default_rng([settings.seed, number])
-                records = recorder.records(sim, episode, str(number), generator, _saver(folder, settings.image_format))
-                lines += [json.dumps(entry, ensure_ascii=False) + "\n" for entry in records]
-            write_atomically(_part(output, task.number), "".join(lines))
+                try:
+                    records = recorder.records(sim, episode, name, generator, _saver(folder, settings.image_format))
+                except SceneError as error:
+                    if not settings.skip_misfits:
+                        raise
+                    shutil.rmtree(folder)
+                    records = []
+                    lines.append({_SKIPPED: {"episode": name, "why": reason(error)}})
+                lines += records
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            write_atomically(_part(output, task.number), text)
             yield len(task.episodes)
     finally:
         sim.close()
 
 
-def make_recorder(settings: RecordSettings) -> Recorder:
-    """The recorder of a kind of data."""
-    if settings.what == "grounding":
-        from navila_data.grounding import GroundingRecorder
-
-        return GroundingRecorder(settings)
-    if settings.what == "tours":
-        from navila_data.tours import TourRecorder
-
-        return TourRecorder(settings)
-    from navila_data.walks import WalkRecorder
-
-    return WalkRecorder(settings)
+#: Key of a line of a part that tells of an episode left out.
+_SKIPPED = "skipped"
 
 
 def _saver(folder: Path, image_format: str) -> SaveImage:
@@ -322,42 +295,37 @@ def _saver(folder: Path, image_format: str) -> SaveImage:
     return save
 
 
-def _assemble(settings: RecordSettings, output: Path) -> dict[str, Any]:
+def _assemble(settings: WalkSettings, job: JobFolder, tasks: list[Task]) -> dict[str, Any]:
     """Put the parts together in order; the manifest comes last and marks the recording complete."""
+    output = job.folder
     count = 0
+    skipped: list[dict[str, str]] = []
     temporary = output / "annotations.json.partial"
     with temporary.open("w", encoding="utf-8") as file:
         file.write("[")
-        for task in tasks(settings):
-            for line in _part(output, task.number).read_text(encoding="utf-8").splitlines():
+        for task in tasks:
+            # By "\n" alone: an instruction may hold other line ends, which JSON leaves as they are.
+            for line in _part(output, task.number).read_text(encoding="utf-8").split("\n")[:-1]:
+                if line.startswith(f'{{"{_SKIPPED}"'):
+                    skipped.append(json.loads(line)[_SKIPPED])
+                    continue
                 file.write(",\n" if count else "\n")
                 file.write(line)
                 count += 1
         file.write("\n]\n")
     temporary.replace(output / "annotations.json")
-    manifest = {
-        "format": FORMATS[settings.what],
-        "records": count,
-        "episodes": settings.episodes,
-        "settings": _plain(settings),
-        "versions": {"navila-data": version("navila-data"), **default_host().provenance()},
-    }
-    write_atomically(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    manifest = job.complete(
+        {
+            "format": settings.format,
+            "records": count,
+            "episodes": sum(len(task.episodes) for task in tasks),
+            "skipped": skipped,
+            "versions": {"navila-data": version("navila-data"), **default_host().provenance()},
+        }
+    )
     shutil.rmtree(output / PARTS)
-    (output / SETTINGS).unlink()
     return manifest
 
 
 def _part(output: Path, number: int) -> Path:
     return output / PARTS / f"{number}.jsonl"
-
-
-def _plain(settings: RecordSettings) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise DataError(f"{path} is not valid JSON: delete the folder and record it again.") from None

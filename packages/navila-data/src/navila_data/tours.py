@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
-from navila.simulation import Episode, Landmark, ProceduralSimulator
+from navila.simulation import Episode, Landmark, ProceduralSimulator, Simulator
 
-from navila_data.recording import SaveImage
+from navila_data.recording import SaveImage, procedural
 from navila_data.walks import WalkRecorder
 
 #: Share of the image from which a landmark counts as seen.
@@ -28,9 +28,10 @@ class TourRecorder(WalkRecorder):
     """Records several `{"video_id", "frames", "q", "a"}` a point, one a landmark of the room."""
 
     def records(
-        self, sim: ProceduralSimulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
+        self, sim: Simulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
     ) -> list[dict[str, Any]]:
         """Walk `max_steps` primitives, choosing another landmark whenever one is reached."""
+        sim = procedural(sim)
         names = [episode.info["landmark"], *episode.info["other_landmarks"]]
         radius = self.settings.stop_distance or episode.goal_radius
         observation = sim.reset(episode)

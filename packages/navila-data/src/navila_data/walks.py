@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
-from navila.simulation import Episode, ProceduralSimulator
+from navila.simulation import Episode, Simulator
 from numpy.typing import NDArray
 
-from navila_data.recording import Recorder, RecordSettings, SaveImage
+from navila_data.recording import Recorder, SaveImage, WalkSettings
 
 if TYPE_CHECKING:
     from navila.navigator import Navigator
@@ -34,12 +34,12 @@ class WalkRecorder(Recorder):
 
     folder = "train"
 
-    def __init__(self, settings: RecordSettings) -> None:
+    def __init__(self, settings: WalkSettings) -> None:
         self.settings = settings
         self.navigator = None if settings.policy == "expert" else load_navigator(settings.policy)
 
     def records(
-        self, sim: ProceduralSimulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
+        self, sim: Simulator, episode: Episode, name: str, generator: np.random.Generator, save: SaveImage
     ) -> list[dict[str, Any]]:
         """Walk the episode; one record a step, whose answer is the expert's next run of equal primitives."""
         steps = self.walk(sim, episode, generator)
@@ -55,17 +55,16 @@ class WalkRecorder(Recorder):
             if step.due or self.settings.every_step
         ]
 
-    def walk(self, sim: ProceduralSimulator, episode: Episode, generator: np.random.Generator) -> list[Step]:
+    def walk(self, sim: Simulator, episode: Episode, generator: np.random.Generator) -> list[Step]:
         """Act until STOP or `max_steps`: the expert with random detours, or the policy."""
-        radius = self.settings.stop_distance
-        radius = episode.goal_radius if radius is None else radius
         observation = sim.reset(episode)
+        expert = self.expert(sim, episode)
         if self.navigator is not None:
             self.navigator.reset(episode.instruction)
         steps: list[Step] = []
         pending: list[int] = []
         while len(steps) < self.settings.max_steps:
-            run = sim.expert_run(episode.goals, radius, MAX_RUN)
+            run = expert()
             due = not pending
             if due:
                 pending = self.decide(run, observation.rgb, generator)
@@ -78,6 +77,12 @@ class WalkRecorder(Recorder):
                 break
             observation = sim.step(primitive)
         return steps
+
+    def expert(self, sim: Simulator, episode: Episode) -> Callable[[], tuple[int, ...]]:
+        """What tells, at every point of the walk that begins, the run of primitives the expert would take there."""
+        radius = self.settings.stop_distance
+        radius = episode.goal_radius if radius is None else radius
+        return lambda: sim.expert_run(episode.goals, radius, MAX_RUN)
 
     def decide(self, run: Sequence[int], rgb: NDArray[np.uint8], generator: np.random.Generator) -> list[int]:
         """The next primitives: the policy's, or the expert's but for random detours."""

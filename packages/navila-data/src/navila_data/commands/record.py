@@ -45,36 +45,11 @@ def record(output: Path, workers: int, **settings: Any) -> None:
     views in LLaVA's (`--data_mixture llava:OUTPUT`). An interrupted recording goes on when the same
     command is run again.
     """
-    from navila.errors import Interrupted
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from navila_data.commands.progress import progress_bar
+    from navila_data.procedural import RecordSettings
+    from navila_data.recording import record as record_episodes
 
-    from navila_data import recording
-
-    chosen = recording.RecordSettings(**settings)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        row = bar.add_task("episodes", total=chosen.episodes)
-        try:
-            manifest = recording.record(
-                chosen,
-                output,
-                workers=workers,
-                progress=lambda done, total: bar.update(row, completed=done, total=total),
-            )
-        except KeyboardInterrupt:
-            raise Interrupted("Stopped; finished houses are kept: run the same command again to go on.") from None
+    chosen = RecordSettings(**settings)
+    with progress_bar("episodes", "finished houses") as progress:
+        manifest = record_episodes(chosen, output, workers=workers, progress=progress)
     click.echo(f"{manifest['records']} records of {manifest['episodes']} episodes in {output}")

@@ -1,0 +1,83 @@
+"""The output folder of a long job: claimed by its settings first, resumed with the same ones, marked complete last."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from navila.errors import ConfigError, DataError
+from navila.files import write_atomically
+
+from navila_data.mixture import MANIFEST
+
+
+class JobFolder:
+    """`dataset.json` in it marks the job complete; until then `<job>.json` holds the settings that began it."""
+
+    def __init__(self, folder: Path, job: str, settings: Mapping[str, Any]) -> None:
+        """`settings` are all that decides the bytes of the result, as JSON's types; `job` is what users call it."""
+        self.folder = folder
+        self.job = job
+        self.settings = dict(settings)
+        self._claim = folder / f"{job}.json"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The manifest of the job if it is complete.
+
+        Raises:
+            ConfigError: the folder holds the result of a job with other settings.
+        """
+        if not (self.folder / MANIFEST).exists():
+            return None
+        manifest = self._read(self.folder / MANIFEST)
+        self._require_same(manifest.get("settings"))
+        return manifest
+
+    def claim(self, *, begun: bool, leftovers: tuple[str, ...] = ()) -> None:
+        """Make the folder this job's, or check that it is.
+
+        Args:
+            begun: whether there is finished work in it; what broke before, often for a wrong argument, binds nobody.
+            leftovers: names in the folder to delete where nothing was begun.
+
+        Raises:
+            ConfigError: another job works there, or the folder holds something else.
+        """
+        claimed = self._claim.exists()
+        if claimed and begun:
+            self._require_same(self._read(self._claim))
+            return
+        if claimed:
+            for name in leftovers:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ConfigError(f"{self.folder} is not empty and holds no {self.job} to resume: choose another --output.")
+        write_atomically(self._claim, json.dumps(self.settings, indent=2) + "\n")
+
+    def complete(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the manifest, with the settings in it, and let go of the claim."""
+        manifest = {**manifest, "settings": self.settings}
+        write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        self._claim.unlink(missing_ok=True)
+        return manifest
+
+    def _require_same(self, found: Any) -> None:
+        found = found if isinstance(found, dict) else {}
+        key = next((key for key in self.settings if self.settings[key] != found.get(key)), None)
+        if key is not None:
+            raise ConfigError(
+                f"{self.folder} holds a {self.job} with {key} {found.get(key)!r}, not {self.settings[key]!r}: repeat "
+                "its settings to resume it, or choose another --output."
+            )
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is damaged: delete the folder and begin the {self.job} again.")
+        return content
