@@ -65,7 +65,12 @@ class Collator:
         shown: dict[Medium | None, Frame] = {}
         failures: list[Failure] = []
         rows = [row for item in items if (row := self._readable(item, shown, failures)) is not None]
-        notes = BatchNotes(samples=len(rows), shortened=sum(row.shortened for row in rows), failures=tuple(failures))
+        notes = BatchNotes(
+            samples=len(rows),
+            shortened=sum(row.shortened for row in rows),
+            failures=tuple(failures),
+            frames=self.frames.take_counts(),
+        )
         if not rows:
             # A batch must exist on every rank: a short row without labels adds nothing to the loss.
             pad = (self.pad_token_id,)

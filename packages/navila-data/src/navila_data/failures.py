@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from navila.errors import ConfigError, DataError
@@ -27,6 +29,8 @@ class BatchNotes:
     shortened: int
     """How many of them were longer than the model takes, and lost history frames or late turns."""
     failures: tuple[Failure, ...]
+    frames: Mapping[str, int] = field(default_factory=dict)
+    """Where its frames came from (`FrameStore.take_counts`)."""
 
 
 class FailureLog:
@@ -44,6 +48,7 @@ class FailureLog:
         self.bound = bound
         self.samples = 0
         self.shortened = 0
+        self.frames = Counter[str]()
         self.failures: dict[str, str] = {}
 
     def note(self, notes: BatchNotes) -> None:
@@ -54,6 +59,7 @@ class FailureLog:
         """
         self.samples += notes.samples
         self.shortened += notes.shortened
+        self.frames.update(notes.frames)
         for failure in notes.failures:
             self.failures[failure.where] = failure.reason
             if self.policy == "raise":

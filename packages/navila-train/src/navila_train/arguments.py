@@ -70,7 +70,14 @@ class DataArguments:
     packing_tokens: int | None = option(
         None, "Tokens of a packed row. [default: 16384 for 80 GB of GPU memory, in proportion]"
     )
+    image_decoding: str = option(
+        "exact", "exact, or fast: JPEGs are read four times as fast, and a pixel in a hundred is a level (1/255) off."
+    )
     frame_cache_mb: int = option(1024, "Memory for decoded frames, MiB.")
+    frame_cache_dir: str | None = option(
+        None, "Folder on a disk of this machine to keep resized frames in, for later epochs and runs."
+    )
+    frame_cache_gb: float = option(100.0, "Most it may take, GiB.")
     on_bad_data: str = option("skip", "What to do about broken media and records: raise, skip or mask.")
     bad_data_bound: float = option(0.01, "Share of broken samples past which training stops.")
 

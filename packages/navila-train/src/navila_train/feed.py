@@ -16,6 +16,7 @@ from navila_data.augment import find_augmentations
 from navila_data.collator import Collator
 from navila_data.dataset import LoadOptions
 from navila_data.failures import FailureLog
+from navila_data.frame_cache import FrameCache
 from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.lengths import token_lengths
 from navila_data.mixture import Mixture
@@ -99,9 +100,17 @@ def make_feed(
         enclose=model.config.mm_use_im_start_end,
         image_ids=model.image_ids,
     )
-    pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
+    pixels = PixelPipeline(
+        model.image_processor,
+        model.config.image_aspect_ratio,
+        decoding=data.image_decoding,  # type: ignore[arg-type]
+    )
+    cache = None
+    if data.frame_cache_dir:
+        limit = int(data.frame_cache_gb * 2**30)
+        cache = FrameCache(Path(data.frame_cache_dir), pixels.fingerprint(), max_bytes=limit)
     collator = Collator(
-        frames=FrameStore(pixels.resize, max_bytes=data.frame_cache_mb << 20),
+        frames=FrameStore(pixels.resize, read=pixels.read, cache=cache, max_bytes=data.frame_cache_mb << 20),
         normalise=pixels.normalise,
         pad_token_id=model.tokenizer.pad_token_id,
         mask_broken=data.on_bad_data == "mask",

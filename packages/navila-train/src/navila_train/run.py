@@ -81,6 +81,7 @@ def run(arguments: Arguments) -> None:
             "samples": mixture.counts(),
             "broken_samples": len(failures.failures),
             "shortened_samples": failures.shortened,
+            "frames": dict(failures.frames),
             "arguments": arguments.given,
             "versions": {"transformers": transformers.__version__, **default_host().provenance()},
         }
@@ -88,6 +89,12 @@ def run(arguments: Arguments) -> None:
     say(f"trained {result.global_step} steps, mean loss {result.training_loss:.4f}; model in {output}")
     if failures.shortened:
         say(f"{failures.shortened} samples were too long and lost history frames or late turns")
+    if arguments.data.frame_cache_dir:
+        counts = failures.frames
+        say(
+            f"{counts['from_disk']} frames came from {arguments.data.frame_cache_dir}, {counts['decoded']} were "
+            f"decoded, {counts['left_out']} found no room there, {counts['damaged']} were damaged"
+        )
     if failures.failures:
         say(f"{len(failures.failures)} broken samples were left out, e.g. {next(iter(failures.failures.values()))}")
 
