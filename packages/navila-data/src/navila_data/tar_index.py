@@ -120,8 +120,6 @@ def tar_members(path: Path) -> Iterator[Member]:
                 tar = tarfile.TarFile(fileobj=file, mode="r", encoding="utf-8", errors="backslashreplace")
                 while (info := tar.next()) is not None:
                     tar.members = []  # type: ignore[assignment]  # tarfile keeps them all.
-                    if info.offset_data + info.size > size and info.isreg():
-                        raise DataError(f"{path} is cut off at byte {size} inside {info.name}: fetch the shard again.")
                     if info.size < 0 or tar.offset <= place:
                         raise DataError(f"{path} has no valid header at byte {place}: fetch the shard again.")
                     place = tar.offset
@@ -129,6 +127,9 @@ def tar_members(path: Path) -> Iterator[Member]:
                         yield Member(info.name, info.offset_data, info.size)
                     elif not info.isdir():
                         yield Member(info.name, 0, 0)
+                    # After it was told, so that its sample is known to be incomplete.
+                    if info.isreg() and info.offset_data + info.size > size:
+                        raise DataError(f"{path} is cut off at byte {size} inside {info.name}: fetch the shard again.")
             except (tarfile.TarError, ValueError, OverflowError, EOFError):
                 if place >= size:
                     raise DataError(f"{path} is cut off at byte {size}: fetch the shard again.") from None
