@@ -136,7 +136,12 @@ def extract(video: Path, folder: Path, choice: FrameChoice, *, overwrite: bool =
         if done is not None:
             return Outcome(video=video, frames=done, found=True)
         _clear(folder, overwrite)
-        count = _write(video, folder, choice)
+        try:
+            count = _write(video, folder, choice)
+        except DataError:
+            # Nobody is to take what could be read of a broken video for the whole.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         write_atomically(folder / MARKER, json.dumps({**facts, "frames": count}, indent=2) + "\n")
         return Outcome(video=video, frames=count)
     except DataError as error:
