@@ -62,6 +62,8 @@ def histogram(counts: Mapping[int, int], *, unit: str) -> str:
     if not counts:
         return '<p class="note">none</p>'
     low, high = min(counts), max(counts)
+    if low == high:
+        return f'<p class="always"><b>{low:,}</b> {html.escape(unit)}, always</p>'
     step = math.ceil((high - low + 1) / BINS)
     heights = [0] * math.ceil((high - low + 1) / step)
     for value, count in counts.items():

@@ -7,6 +7,8 @@ from navila.cli.subcommands import Subcommands
 
 #: Name to (target, summary); each command is a module of its own in `navila_data.commands`.
 _COMMANDS: dict[str, tuple[str, str]] = {
+    "convert": ("navila_data.commands.convert:convert", "Walk VLN-CE episodes, or write data in another format"),
+    "check": ("navila_data.commands.check:check", "Find what is broken, doubtful or there twice"),
     "extract-frames": ("navila_data.commands.extract_frames:extract_frames", "Write frames of videos as images"),
     "index-shards": ("navila_data.commands.index_shards:index_shards", "Index tar shards for random access"),
     "record": ("navila_data.commands.record:record", "Record training data in a simulator"),

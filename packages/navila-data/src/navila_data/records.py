@@ -83,6 +83,17 @@ class RecordFile(Sequence[Record]):
             os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(0, begin, CHUNK)
         )
 
+    def lines(self, indices: Sequence[int]) -> list[int]:
+        """The lines on which records begin, their indices sorted; the file is read once."""
+        lines, line, place = [], 1, 0
+        for begin in (int(self._spans[index, 0]) for index in indices):
+            line += sum(
+                os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(place, begin, CHUNK)
+            )
+            place = begin
+            lines.append(line)
+        return lines
+
     def fingerprint(self) -> str:
         """The file's path, size and time of change."""
         state = os.fstat(self._file)

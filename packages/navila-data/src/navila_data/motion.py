@@ -1,0 +1,105 @@
+"""Which way a camera turned between two frames, by how far the picture moved sideways; numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from navila.actions import parse
+from navila.errors import DataError
+from navila.images import read_image
+from navila.video import read_frames
+from numpy.typing import NDArray
+from PIL import Image
+
+from navila_data.media import EditedFrame, Medium, VideoFrame, open_file
+from navila_data.sample import Sample
+from navila_data.statistics import instruction, navigation_answer
+
+#: Pictures are compared at this size, (width, height).
+SIZE = (64, 32)
+#: Columns by which a picture may have moved: 45 degrees, and a bit, of a camera that sees 90.
+REACH = 38
+#: Columns of the smallest move that is a turn; a step forward moves the middle of a picture less.
+LEAST = 4
+#: A turn the other way is told from this confidence on.
+CONFIDENT = 0.2
+
+Motion = Literal["left", "right", "forward"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What two frames say."""
+
+    motion: Motion
+    confidence: float
+    """0 to 1: the share of what the second best motion leaves unexplained that this one explains."""
+
+
+def opposite_turn(sample: Sample, after: Sample | None) -> tuple[bool, Observed | None]:
+    """Whether a step and the next one can be compared, and what their frames show if that is the opposite turn.
+
+    Compared are turns to a side, with the next step of the same episode and instruction, whose frames can be read.
+    """
+    if after is None or not sample.history or not after.history or after.group != sample.group:
+        return False, None
+    turn = parse(navigation_answer(sample)).kind
+    before, later = sample.media[-1], after.media[-1]
+    same = instruction(after) == instruction(sample)
+    if turn not in ("left", "right") or not same or before is None or later is None or before == later:
+        return False, None
+    try:
+        seen = observe(_grey(before), _grey(later))
+    except DataError:
+        # Broken files are told as such.
+        return False, None
+    against = seen.motion == ("right" if turn == "left" else "left") and seen.confidence >= CONFIDENT
+    return True, seen if against else None
+
+
+def observe(before: NDArray[np.float32], after: NDArray[np.float32]) -> Observed:
+    """The motion between two small grey pictures, (H, W) float32 each.
+
+    Turning left moves the picture to the right. For every sideways move, the normalised cross-correlation of what both
+    pictures show says how well it explains them (J. P. Lewis, Fast Normalized Cross-Correlation, 1995).
+    """
+    scores = {move: _correlation(before, after, move) for move in range(-REACH, REACH + 1)}
+    best: dict[Motion, float] = {
+        "left": max(score for move, score in scores.items() if move >= LEAST),
+        "right": max(score for move, score in scores.items() if move <= -LEAST),
+        "forward": max(score for move, score in scores.items() if abs(move) < LEAST),
+    }
+    first, second, _ = sorted(best, key=best.__getitem__, reverse=True)
+    return Observed(first, float(1 - (1 - best[first]) / max(1 - best[second], 1e-6)))
+
+
+def _correlation(before: NDArray[np.float32], after: NDArray[np.float32], move: int) -> float:
+    """Of what both show when the picture moved right by `move` columns; -1 to 1, 0 where one is plain."""
+    width = before.shape[1]
+    a = before[:, max(0, -move) : width - max(0, move)]
+    b = after[:, max(0, move) : width - max(0, -move)]
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / size if size > 1e-3 * a.size else 0.0
+
+
+def _grey(medium: Medium) -> NDArray[np.float32]:
+    """(H, W) float32: the picture, small, all that `observe` needs of it."""
+    return np.asarray(picture(medium).convert("L").resize(SIZE, Image.Resampling.BOX), np.float32)
+
+
+def picture(medium: Medium) -> Image.Image:
+    """A medium as an RGB image.
+
+    Raises:
+        DataError: it is missing or cannot be decoded.
+    """
+    if isinstance(medium, EditedFrame):
+        return Image.fromarray(medium.edit(np.asarray(picture(medium.medium))))
+    if isinstance(medium, VideoFrame):
+        with open_file(medium.video) as video:
+            return read_frames(video, [medium.index])[0]
+    with open_file(medium) as file:
+        return read_image(file)
