@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from navila.errors import ConfigError, DataError, MissingDependencyError
-from navila.images import ImageProcessor, centre_crop, read_image
+from navila.images import ImageProcessor, centre_crop, read_image, resize
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -76,11 +76,11 @@ def read_pixels(file: Path | BinaryIO) -> Pixels:
 def resize_pixels(pixels: Pixels, processor: ImageProcessor, aspect_ratio: str | None) -> Pixels:
     """What `navila.images.resize_image` does, to an array."""
     if aspect_ratio == "resize":
-        pixels = _resize(pixels, processor.target_size, "bicubic")
+        pixels = _resize(pixels, processor.target_size, Image.Resampling.BICUBIC)
     elif aspect_ratio == "pad":
         pixels = _pad_to_square(pixels, processor.pad_colour)
     size = processor.resized_size(pixels.shape[1], pixels.shape[0])
-    pixels = _resize(pixels, size, _FILTERS[processor.resample])
+    pixels = _resize(pixels, size, processor.resample)
     if processor.crop_width and processor.crop_height:
         pixels = centre_crop(pixels, processor.crop_height, processor.crop_width)
     return np.ascontiguousarray(pixels)
@@ -91,14 +91,17 @@ def _most_pixels() -> float:
     return Image.MAX_IMAGE_PIXELS or math.inf
 
 
-def _resize(pixels: Pixels, size: tuple[int, int], mode: str) -> Pixels:
+def _resize(pixels: Pixels, size: tuple[int, int], resample: int) -> Pixels:
     """At (width, height) pixels."""
     width, height = size
     if pixels.shape[:2] == (height, width):
         return pixels
+    if pixels.shape[0] < height or pixels.shape[1] < width:
+        # Where an image grows, torch's weights would be two levels off, and there is less to save.
+        return np.asarray(resize(Image.fromarray(pixels), size, resample))
     # (1, 3, H, W) whose channels lie beside each other: torch resizes those without copying them first.
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    resized = F.interpolate(images, (height, width), mode=mode, antialias=True)
+    resized = F.interpolate(images, (height, width), mode=_FILTERS[resample], antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
 
