@@ -71,6 +71,8 @@ class WalkSettings(ABC):
     """Primitives after which an episode is cut off."""
     stop_distance: float | None = None
     """The expert's goal radius in metres; None for the episode's success distance."""
+    skip_misfits: bool = False
+    """Leave out and count an episode that does not fit its scene, instead of stopping there."""
 
     def __post_init__(self) -> None:
         for field, low, high in self.bounds:
@@ -100,11 +102,6 @@ class WalkSettings(ABC):
     @abstractmethod
     def recorder(self) -> Recorder:
         """What walks them."""
-
-    @property
-    def skip_misfits(self) -> bool:
-        """Whether an episode that does not fit its scene is left out and counted, instead of stopping the recording."""
-        return False
 
     def checked(self) -> Self:
         """The settings with the simulator's own name; told before a folder is claimed for them.
@@ -313,6 +310,11 @@ def _assemble(settings: WalkSettings, job: JobFolder, tasks: list[Task]) -> dict
                 file.write(line)
                 count += 1
         file.write("\n]\n")
+    if not count:
+        # Often for a wrong folder of scenes: what was left out then is tried again.
+        shutil.rmtree(output / PARTS)
+        why = skipped[0]["why"] if skipped else "no step was taken."
+        raise DataError(f"None of the episodes gave a record, so {output} is not complete; the first: {why}")
     temporary.replace(output / "annotations.json")
     manifest = job.complete(
         {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
-from navila.simulation import Episode, Simulator
+from navila.simulation import Episode, Observation, Simulator
 from numpy.typing import NDArray
 
 from navila_data.recording import Recorder, SaveImage, WalkSettings
@@ -27,6 +27,10 @@ class Step:
     """The equal primitives that the expert would take here, up to one answer's worth."""
     due: bool
     """Whether a decision was taken here; between two decisions an answer's primitives are worked off."""
+
+
+#: Tells, at each point of a walk in turn, the run of equal primitives to take there; it sees through the simulator.
+Expert = Callable[[Observation], tuple[int, ...]]
 
 
 class WalkRecorder(Recorder):
@@ -64,7 +68,7 @@ class WalkRecorder(Recorder):
         steps: list[Step] = []
         pending: list[int] = []
         while len(steps) < self.settings.max_steps:
-            run = expert()
+            run = expert(observation)
             due = not pending
             if due:
                 pending = self.decide(run, observation.rgb, generator)
@@ -78,11 +82,11 @@ class WalkRecorder(Recorder):
             observation = sim.step(primitive)
         return steps
 
-    def expert(self, sim: Simulator, episode: Episode) -> Callable[[], tuple[int, ...]]:
-        """What tells, at every point of the walk that begins, the run of primitives the expert would take there."""
+    def expert(self, sim: Simulator, episode: Episode) -> Expert:
+        """The expert of the walk that begins."""
         radius = self.settings.stop_distance
         radius = episode.goal_radius if radius is None else radius
-        return lambda: sim.expert_run(episode.goals, radius, MAX_RUN)
+        return lambda _: sim.expert_run(episode.goals, radius, MAX_RUN)
 
     def decide(self, run: Sequence[int], rgb: NDArray[np.uint8], generator: np.random.Generator) -> list[int]:
         """The next primitives: the policy's, or the expert's but for random detours."""

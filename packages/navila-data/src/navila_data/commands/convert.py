@@ -1,0 +1,129 @@
+"""`navila data convert`: training data from episodes, and from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from navila.errors import ConfigError
+
+#: Options that belong to one way of converting.
+_OF_EPISODES = (
+    "sim",
+    "scene_root",
+    "expert",
+    "policy",
+    "perturb",
+    "language",
+    "limit",
+    "seed",
+    "image_size",
+    "hfov",
+    "image_format",
+    "every_step",
+    "max_steps",
+    "stop_distance",
+    "skip_misfits",
+    "workers",
+)
+_OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path"), "jsonl": ()}
+
+
+@click.command()
+@click.argument("source")
+@click.option("--from", "origin", type=click.Choice(["vln-ce"]), help="Walk the episodes of a file in a simulator.")
+@click.option("--to", "target", type=click.Choice(list(_OF_FORMATS)), help="Write data in another format.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
+@click.option("--sim", default="mesh", show_default=True, help="Simulator that renders the scenes (vln-ce).")
+@click.option(
+    "--scene-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder that the episodes' scenes are relative to (vln-ce). [default: the working directory]",
+)
+@click.option(
+    "--expert",
+    type=click.Choice(["shortest-path", "reference-path"]),
+    default="shortest-path",
+    show_default=True,
+    help="Whose actions are the labels: to the goal, or along the described route (vln-ce).",
+)
+@click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (vln-ce).")
+@click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour (vln-ce).")
+@click.option("--language", default="", help="Only instructions of this language, e.g. en of RxR (vln-ce).")
+@click.option("--limit", default=0, show_default=True, help="Only the first episodes of the file; 0 for all (vln-ce).")
+@click.option("--seed", default=0, show_default=True, help="Decides detours (vln-ce).")
+@click.option("--image-size", default=512, show_default=True, help="Side of the frames in pixels (vln-ce).")
+@click.option("--hfov", default=90.0, show_default=True, help="Horizontal field of view in degrees (vln-ce).")
+@click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True, help="(vln-ce)")
+@click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")
+@click.option("--max-steps", default=500, show_default=True, help="Primitives after which a walk is cut off (vln-ce).")
+@click.option("--stop-distance", default=0.5, show_default=True, help="Metres to the goal the expert comes (vln-ce).")
+@click.option("--skip-misfits", is_flag=True, help="Leave out, and tell, episodes their scene does not fit (vln-ce).")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes (vln-ce).")
+@click.option(
+    "--actions",
+    type=click.Choice(["answer", "primitive", "id"]),
+    default="answer",
+    show_default=True,
+    help="Metres and degrees of the whole answer or its first primitive, or that one's number (lerobot).",
+)
+@click.option("--fps", type=click.IntRange(min=1), default=1, show_default=True, help="Steps a second told (lerobot).")
+@click.option("--num-frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames a step (llava).")
+@click.option("--data-path", type=click.Path(path_type=Path, file_okay=False), help="Root of named datasets (llava).")
+@click.pass_context
+def convert(
+    ctx: click.Context, source: str, origin: str | None, target: str | None, output: Path, workers: int, **options: Any
+) -> None:
+    """Make training data of SOURCE, or write it in another format.
+
+    \b
+        navila data convert --from vln-ce train.json.gz --scene-root scenes --output runs/r2r
+        navila data convert --to lerobot runs/r2r --output runs/r2r-lerobot
+
+    `--from vln-ce` walks the episodes of a file and writes NaVILA-Dataset's format, as `navila data record` does; the
+    result does not depend on --workers. `--to lerobot` writes navigation steps as a LeRobotDataset v3.0, `--to llava`
+    a mixture of images as LLaVA's conversations, `--to jsonl` the records of a folder one a line. An interrupted
+    conversion goes on when the same command is run again.
+    """
+    if (origin is None) == (target is None):
+        raise ConfigError("Give either --from vln-ce, to walk episodes, or --to FORMAT, to write data in another one.")
+    mine = _OF_EPISODES if target is None else _OF_FORMATS[target]
+    everyone = {*_OF_EPISODES, *(name for names in _OF_FORMATS.values() for name in names)}
+    for name in sorted(everyone - set(mine)):
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            way = "--from vln-ce" if target is None else f"--to {target}"
+            raise ConfigError(f"--{name.replace('_', '-')} is of no use with {way}: leave it out.")
+
+    from navila_data.commands.progress import progress_bar
+
+    chosen = {name: options[name] for name in mine if name in options}
+    if origin is not None:
+        from navila_data.recording import record
+        from navila_data.vln_ce import ConvertSettings
+
+        settings = ConvertSettings(episodes_file=Path(source), **chosen)
+        with progress_bar("episodes", "finished episodes") as progress:
+            manifest = record(settings, output, workers=workers, progress=progress)
+        for skipped in manifest["skipped"]:
+            click.echo(f"Left out episode {skipped['episode']}: {skipped['why']}", err=True)
+        walked = manifest["episodes"] - len(manifest["skipped"])
+        click.echo(f"{manifest['records']} records of {walked} of {manifest['episodes']} episodes in {output}")
+        return
+    if target == "lerobot":
+        from navila_data.lerobot import ExportSettings, export
+
+        with progress_bar("episodes", "finished files") as progress:
+            manifest = export(Path(source), output, ExportSettings(**chosen), progress=progress)
+        click.echo(f"{manifest['records']} steps of {manifest['episodes']} episodes in {output}")
+        return
+    from navila_data.rewriting import to_jsonl, to_llava
+
+    with progress_bar("records", "no records") as progress:
+        if target == "llava":
+            manifest = to_llava(source, output, progress=progress, **chosen)
+        else:
+            manifest = to_jsonl(Path(source), output, progress=progress)
+    click.echo(f"{manifest['records']} records in {output}")
