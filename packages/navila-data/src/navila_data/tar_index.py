@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from navila.errors import DataError
@@ -24,6 +25,8 @@ SAMPLE = np.dtype([("members", "<i8"), ("key", "<i8")])
 _META = re.compile(r"__[^/]*__($|/)")
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
+#: Keys of PAX headers that change where a file is or what it is called.
+_TELLING = (b"path=", b"size=", b"GNU.", b"hdrcharset=", b"charset=")
 
 
 class Member(NamedTuple):
@@ -111,34 +114,84 @@ def tar_members(path: Path) -> Iterator[Member]:
             size = file.seek(0, 2)
             if not size:
                 raise DataError(f"{path} is empty: fetch the shard again.")
-            file.seek(0)
-            if file.read(2) == b"\x1f\x8b":
+            if os.pread(file.fileno(), 2, 0) == b"\x1f\x8b":
                 raise DataError(f"{path} is compressed, so its files cannot be found by place: unpack it with gunzip.")
-            file.seek(0)
             place = 0
-            try:
-                tar = tarfile.TarFile(fileobj=file, mode="r", encoding="utf-8", errors="backslashreplace")
-                while (info := tar.next()) is not None:
-                    tar.members = []  # type: ignore[assignment]  # tarfile keeps them all.
-                    if info.size < 0 or tar.offset <= place:
-                        raise DataError(f"{path} has no valid header at byte {place}: fetch the shard again.")
-                    place = tar.offset
-                    if info.isreg() and info.sparse is None:
-                        yield Member(info.name, info.offset_data, info.size)
-                    elif not info.isdir():
-                        yield Member(info.name, 0, 0)
-                    # After it was told, so that its sample is known to be incomplete.
-                    if info.isreg() and info.offset_data + info.size > size:
-                        raise DataError(f"{path} is cut off at byte {size} inside {info.name}: fetch the shard again.")
-            except (tarfile.TarError, ValueError, OverflowError, EOFError):
-                if place >= size:
-                    raise DataError(f"{path} is cut off at byte {size}: fetch the shard again.") from None
-                raise DataError(
-                    f"{path} has no valid header at byte {place}: it is no tar, or damaged; fetch the shard again."
-                ) from None
+            tar: tarfile.TarFile | None = None
+            while True:
+                # What a tar may hold beyond plain files is tarfile's to read; it takes several times as long.
+                plain = None if tar and tar.pax_headers else _plain_member(file.fileno(), place)
+                if plain is None:
+                    tar, info = _any_member(file, place, tar, path)
+                    if info is None:
+                        break
+                    after, skipped = tar.offset, info.isdir()
+                    is_file = info.isreg() and info.sparse is None
+                    plain = Member(info.name, info.offset_data, info.size) if is_file else Member(info.name, 0, 0)
+                else:
+                    after, skipped = plain.offset + -(-plain.size // _BLOCK) * _BLOCK, False
+                if after <= place:
+                    raise DataError(f"{path} has no valid header at byte {place}: fetch the shard again.")
+                if not skipped:
+                    yield plain
+                # After it was told, so that its sample is known to be incomplete.
+                if plain.offset + plain.size > size:
+                    raise DataError(f"{path} is cut off at byte {size} inside {plain.name}: fetch the shard again.")
+                place = after
             _check_end(path, place)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check the path and the disk.") from None
+
+
+def _plain_member(file: int, place: int) -> Member | None:
+    """The plain file whose headers begin at a byte; None where it takes more to tell."""
+    window = os.pread(file, 3 * _BLOCK, place)
+    begin = 0
+    if window[156:157] == b"x" and (length := _number(window[124:136])) is not None and length <= _BLOCK:
+        # webdataset writes such a header before each file, for fractions of a second.
+        if any(key in window[_BLOCK : _BLOCK + length] for key in _TELLING):
+            return None
+        begin = 2 * _BLOCK
+    header = window[begin : begin + _BLOCK]
+    size = _number(header[124:136])
+    told = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    if size is None or len(header) < _BLOCK or header[156:157] not in (b"0", b"\0") or _number(header[148:156]) != told:
+        return None
+    name, prefix = (
+        field.partition(b"\0")[0].decode(errors="backslashreplace") for field in (header[:100], header[345:500])
+    )
+    if name.endswith("/"):
+        return None
+    return Member(f"{prefix}/{name}" if prefix else name, place + begin + _BLOCK, size)
+
+
+def _number(field: bytes) -> int | None:
+    """A number in octal digits; None where it is spelled otherwise."""
+    digits = field.partition(b"\0")[0].strip()
+    return int(digits, 8) if digits.isdigit() and not set(digits) & set(b"89") else None
+
+
+def _any_member(
+    file: BinaryIO, place: int, tar: tarfile.TarFile | None, path: Path
+) -> tuple[tarfile.TarFile, tarfile.TarInfo | None]:
+    """Whatever is at a byte, and the tar to read on with; None at the end, or at what is no header.
+
+    Raises:
+        DataError: it is a header that makes no sense.
+    """
+    try:
+        if tar is None:
+            file.seek(place)
+            tar = tarfile.TarFile(fileobj=file, mode="r", encoding="utf-8", errors="backslashreplace")
+        else:
+            tar.offset = place
+        info = tar.next()
+        tar.members = []  # type: ignore[assignment]  # tarfile would keep them all.
+        return tar, info
+    except (tarfile.TarError, ValueError, OverflowError, EOFError):
+        raise DataError(
+            f"{path} has no valid header at byte {place}: it is no tar, or damaged; fetch the shard again."
+        ) from None
 
 
 def _check_end(path: Path, place: int) -> None:
