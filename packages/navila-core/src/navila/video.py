@@ -282,18 +282,19 @@ class _Reader:
         position = None
         for i in wanted:
             time = index.times[i]
-            start = index.keyframes[max(bisect_right(index.keyframes, time) - 1, 0)]
-            if position is None or position >= time or start > position:
-                self._seek(start)
+            before = max(bisect_right(index.keyframes, time) - 1, 0)
+            if position is None or position >= time or index.keyframes[before] > position:
+                self._seek(index.keyframes[before])
                 frames = self._frames(times)
-            for frame in frames:
-                if frame.pts is None:
-                    continue
-                position = frame.pts
-                if position == time:
-                    yield i, _upright(frame)
-                if position >= time:
-                    break
+            frame = _first_at(frames, time)
+            if before and (frame is None or frame.pts != time):
+                # Some keyframes are only where pictures begin to be renewed bit by bit: that is done at the next one.
+                self._seek(index.keyframes[before - 1])
+                frames = self._frames(times)
+                frame = _first_at(frames, time)
+            position = None if frame is None else frame.pts
+            if frame is not None and position == time:
+                yield i, _upright(frame)
 
     def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
         """From the beginning, counting; for containers that cannot seek to a frame."""
@@ -348,6 +349,11 @@ class _Reader:
                 yield from packet.decode()  # pyright: ignore[reportReturnType]  a video stream's packets hold frames
             except FFmpegError as error:
                 _log.debug("%s has a damaged packet (%s)", self.path, error.strerror)
+
+
+def _first_at(frames: Iterator[VideoFrame], time: int) -> VideoFrame | None:
+    """The first frame shown at a time or later."""
+    return next((frame for frame in frames if frame.pts is not None and frame.pts >= time), None)
 
 
 def _upright(frame: VideoFrame) -> Image.Image:
