@@ -62,7 +62,7 @@ def named_datasets(paths: Sequence[Path] | None = None) -> dict[str, NamedDatase
 
 
 def add(path: Path, name: str, entry: str | Mapping[str, str]) -> NamedDataset:
-    """Define a name in a file, which is made where there is none; comments in it are not kept.
+    """Define a name in a file, which is made where there is none; what stands in it stays as it is.
 
     Raises:
         ConfigError: the file is malformed, it defines the name already, or the entry is none.
@@ -73,8 +73,14 @@ def add(path: Path, name: str, entry: str | Mapping[str, str]) -> NamedDataset:
     if name in entries:
         raise ConfigError(f"{path} defines {name!r} already: choose another name, or edit the file.")
     made = _named(name, entry if isinstance(entry, str) else dict(entry), path)
-    content = {**entries, name: entry if isinstance(entry, str) else dict(entry)}
-    write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    told = {name: entry if isinstance(entry, str) else dict(entry)}
+    line = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    before = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    content = f"{before}{'' if not before or before.endswith(chr(10)) else chr(10)}{line}"
+    if yaml.safe_load(content) != entries | told:
+        # Something like {a: …} in braces, which takes no line more.
+        content = yaml.safe_dump(entries | told, sort_keys=False, allow_unicode=True)
+    write_atomically(path, content)
     return made
 
 

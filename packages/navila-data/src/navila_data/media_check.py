@@ -55,6 +55,7 @@ def _image_problem(file: File, depth: Depth) -> Problem | None:
 
 def _video_problem(file: File, depth: Depth) -> Problem | None:
     import av
+    from av.error import FFmpegError
 
     if isinstance(file, Base64):
         return None
@@ -68,7 +69,7 @@ def _video_problem(file: File, depth: Depth) -> Problem | None:
             try:
                 for _ in container.decode(stream):
                     decoded += 1
-            except av.error.FFmpegError as error:
+            except FFmpegError as error:
                 why = f" ({error.strerror})"
                 return "corrupt", f"{file} breaks off after {decoded} of {packets} frames{why}: fetch it again."
             if decoded < packets:

@@ -45,9 +45,7 @@ def record_spans(path: Path) -> Spans:
         DataError: the file is no list of records and no record a line, or breaks off.
         OSError: it cannot be read.
     """
-    state = path.stat()
-    identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
-    cached = cache_folder() / "records" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+    cached = _cached(path)
     try:
         return np.load(cached, mmap_mode="r")
     except (OSError, ValueError):
@@ -58,6 +56,21 @@ def record_spans(path: Path) -> Spans:
     with suppress(OSError):
         write_atomically(cached, content.getvalue())
     return spans
+
+
+def known_count(path: Path) -> int | None:
+    """The records of a file that was indexed before and is unchanged; None of another one."""
+    try:
+        return len(np.load(_cached(path), mmap_mode="r"))
+    except (OSError, ValueError):
+        return None
+
+
+def _cached(path: Path) -> Path:
+    """Where the index of this state of a file is kept."""
+    state = path.stat()
+    identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+    return cache_folder() / "records" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
 
 
 def find_records(path: Path) -> Spans:
