@@ -25,8 +25,8 @@ SAMPLE = np.dtype([("members", "<i8"), ("key", "<i8")])
 _META = re.compile(r"__[^/]*__($|/)")
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
-#: Keys of PAX headers that change where a file is or what it is called.
-_TELLING = (b"path=", b"size=", b"GNU.", b"hdrcharset=", b"charset=")
+#: PAX headers that change neither where a file is nor what it is called.
+_TIMES = re.compile(rb"(?:\d+ [mac]time=[-\d.]+\n)+")
 
 
 class Member(NamedTuple):
@@ -147,15 +147,14 @@ def _plain_member(file: int, place: int) -> Member | None:
     """The plain file whose headers begin at a byte; None where it takes more to tell."""
     window = os.pread(file, 3 * _BLOCK, place)
     begin = 0
-    if window[156:157] == b"x" and (length := _number(window[124:136])) is not None and length <= _BLOCK:
-        # webdataset writes such a header before each file, for fractions of a second.
-        if any(key in window[_BLOCK : _BLOCK + length] for key in _TELLING):
+    if window[156:157] == b"x" and _is_header(window[:_BLOCK]):
+        # webdataset writes such headers, for fractions of a second.
+        if not _TIMES.fullmatch(window[_BLOCK : _BLOCK + (_number(window[124:136]) or 0)]):
             return None
         begin = 2 * _BLOCK
     header = window[begin : begin + _BLOCK]
     size = _number(header[124:136])
-    told = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    if size is None or len(header) < _BLOCK or header[156:157] not in (b"0", b"\0") or _number(header[148:156]) != told:
+    if size is None or header[156:157] not in (b"0", b"\0") or not _is_header(header):
         return None
     name, prefix = (
         field.partition(b"\0")[0].decode(errors="backslashreplace") for field in (header[:100], header[345:500])
@@ -163,6 +162,11 @@ def _plain_member(file: int, place: int) -> Member | None:
     if name.endswith("/"):
         return None
     return Member(f"{prefix}/{name}" if prefix else name, place + begin + _BLOCK, size)
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether a block holds the sum of its own bytes, as headers do."""
+    return len(block) == _BLOCK and _number(block[148:156]) == sum(block) - sum(block[148:156]) + 8 * ord(" ")
 
 
 def _number(field: bytes) -> int | None:
