@@ -99,3 +99,10 @@ def test_labels_are_counted_once_and_again_when_the_file_changes(folder: Path, t
 def test_a_malformed_balance_is_one_sentence(folder: Path, text: str):
     with pytest.raises(ConfigError, match="balance of actions"):
         Mixture.open(f"vln:{folder}", rebalance=text)
+
+
+def test_reading_the_actions_shows_how_far_it_is(folder: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("NAVILA_CACHE", str(tmp_path))
+    told = []
+    Mixture.open(f"vln:{folder}", rebalance="auto", progress=lambda done, total: told.append((done, total)))
+    assert told == [(100, 100)]

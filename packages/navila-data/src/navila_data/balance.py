@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 
@@ -21,6 +21,11 @@ from navila_data.record_index import cache_folder
 AUTO = "auto"
 #: `auto` shows no sample more often: a handful of stops seen a hundred times would be learned by heart.
 AUTO_MOST = 5.0
+#: Records between two calls of the progress function.
+EVERY = 10_000
+
+#: Called with how many records are read, and of how many.
+Progress = Callable[[int, int], None]
 
 
 def parse_weights(text: str) -> Mapping[str, float] | None:
@@ -54,14 +59,22 @@ def weights_of(weights: Mapping[str, float] | None, labels: Sequence[str]) -> Ma
     return {label: min(max(counts.values()) / count, AUTO_MOST) for label, count in counts.items()}
 
 
-def labels_of(dataset: Dataset) -> NDArray[np.str_]:
+def labels_of(dataset: Dataset, progress: Progress = lambda done, total: None) -> NDArray[np.str_]:
     """The label of every record, (N,); kept below the cache folder for a dataset that says what it was read from."""
+    if type(dataset).label is Dataset.label:
+        return np.full(len(dataset), "", dtype=np.str_)
     fingerprint = dataset.fingerprint()
     path = cache_folder() / "labels" / f"{sha256(fingerprint.encode()).hexdigest()[:32]}.npy"
     if fingerprint:
         with suppress(OSError, ValueError):
             return np.load(path)
-    labels = np.array([dataset.label(index) for index in range(len(dataset))], dtype=np.str_)
+    found = []
+    for index in range(len(dataset)):
+        found.append(dataset.label(index))
+        if len(found) % EVERY == 0:
+            progress(len(found), len(dataset))
+    progress(len(found), len(dataset))
+    labels = np.array(found, dtype=np.str_)
     if fingerprint:
         content = io.BytesIO()
         np.save(content, labels)

@@ -16,7 +16,7 @@ from navila.errors import ConfigError, DataError
 from navila.plugins import default_host
 from numpy.typing import NDArray
 
-from navila_data.balance import labels_of, parse_weights, weights_of
+from navila_data.balance import Progress, labels_of, parse_weights, weights_of
 from navila_data.dataset import Dataset, LoadOptions
 from navila_data.datasets_file import NamedDataset, named_datasets
 from navila_data.sample import Sample
@@ -157,7 +157,9 @@ class Part:
     """How many of them have which label, where they were balanced by it."""
 
     @staticmethod
-    def of(dataset: Dataset, item: MixtureItem, rebalance: str = "") -> list[Part]:
+    def of(
+        dataset: Dataset, item: MixtureItem, rebalance: str = "", progress: Progress = lambda done, total: None
+    ) -> list[Part]:
         """What an item asks for: whole passes over its range, then a drawn share of it; `rebalance` for each label.
 
         Raises:
@@ -171,7 +173,7 @@ class Part:
         if not rebalance:
             return [Part(dataset=dataset, indices=indices) for indices in _passes(whole, item.amount)]
         wanted = parse_weights(rebalance)
-        labels = labels_of(dataset)
+        labels = labels_of(dataset, progress)
         if not (labels != "").any():
             return Part.of(dataset, item)
         here = labels[whole.start : whole.stop].tolist()
@@ -206,14 +208,20 @@ class Mixture:
 
     @classmethod
     def open(
-        cls, text: str, root: Path | None = None, options: LoadOptions | None = None, *, rebalance: str = ""
+        cls,
+        text: str,
+        root: Path | None = None,
+        options: LoadOptions | None = None,
+        *,
+        rebalance: str = "",
+        progress: Progress = lambda done, total: None,
     ) -> Mixture:
         """Open every item of a mixture string; see `expand`, `open_item` and `Part.of` for what it raises."""
         options = options or LoadOptions()
         named = named_datasets()
         parts: list[Part] = []
         for item in expand(text, named):
-            parts += Part.of(open_item(item, root, options, named), item, rebalance)
+            parts += Part.of(open_item(item, root, options, named), item, rebalance, progress)
         return cls(parts)
 
     def locate(self, index: int) -> tuple[Dataset, int]:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from navila.errors import ConfigError
+from navila.errors import ConfigError, DataError
 from navila.model import NavilaForCausalLM
 from navila_data.augment import find_augmentations
 from navila_data.collator import Collator
@@ -56,17 +57,29 @@ def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
         num_frames=data.num_video_frames, fps=data.fps, normalise_instructions=data.normalise_instructions
     )
     root = Path(data.data_path) if data.data_path else None
-    return Mixture.open(text, root, options, rebalance=data.rebalance_actions)
+    return Mixture.open(text, root, options, rebalance=data.rebalance_actions, progress=_tell("reading actions"))
+
+
+def _tell(work: str) -> Callable[[int, int], None]:
+    """A progress function that keeps one line of a terminal up to date."""
+
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{work}: {done} of {total} samples", end="\n" if done == total else "", file=sys.stderr)
+
+    return tell
 
 
 def texts_of(mixture: Mixture) -> Iterator[str]:
     """Every different text of a mixture, without the marks of its images."""
     seen = set[str]()
     for index in range(len(mixture)):
-        for turn in mixture[index].turns:
-            if turn.text not in seen:
-                seen.add(turn.text)
-                yield from turn.text.split("<image>")
+        # A broken sample has no words; whoever trains on it counts it, and says why.
+        with suppress(DataError):
+            for text in [turn.text for turn in mixture[index].turns]:
+                if text not in seen:
+                    seen.add(text)
+                    yield from text.split("<image>")
 
 
 def make_feed(
@@ -148,9 +161,5 @@ def make_feed(
 
 
 def _packing(mixture: Mixture, processor: Processor, budget: int, seed: int) -> Batching:
-    def tell(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\rcounting tokens: {done} of {total} samples", end="\n" if done == total else "", file=sys.stderr)
-
-    lengths = token_lengths(mixture, processor, tell).tolist()
+    lengths = token_lengths(mixture, processor, _tell("counting tokens")).tolist()
     return lambda order, epoch: pack(order, lengths, budget, seed=seed + epoch)
