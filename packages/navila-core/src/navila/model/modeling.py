@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -133,6 +133,7 @@ class NavilaForCausalLM(ConversationalModel):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         supervised_logits_only: bool = False,
+        sequence_parallel: Callable[..., CausalLMOutputWithPast] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (B, L', V), where every image of a row has become `tokens_per_image` positions, and the mean loss.
@@ -152,11 +153,25 @@ class NavilaForCausalLM(ConversationalModel):
             use_cache: return `past_key_values`; not by default.
             supervised_logits_only: compute logits only at positions where some row has a label; `logits` then has
                 those positions only. For training, where nothing else is used.
+            sequence_parallel: computes the batch in place of what follows, called with the model and the arguments: as
+                all wrappers of distributed training go through `forward`, so does it. Gives the loss only.
             num_items_in_batch: in `kwargs`, as the Trainer gives it: the loss is then the sum divided by it.
 
         Raises:
             DataError: the number of images and of image tokens differ.
         """
+        if sequence_parallel is not None:
+            return sequence_parallel(
+                self,
+                input_ids,
+                pixel_values=pixel_values,
+                image_index=image_index,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                labels=labels,
+                branch_ids=branch_ids,
+                **kwargs,
+            )
         if inputs_embeds is None and input_ids is not None and past_key_values is None:
             batch = self.embed(
                 input_ids,

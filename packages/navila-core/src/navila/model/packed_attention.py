@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 #: Its name among the attentions of transformers.
@@ -70,15 +71,16 @@ def packed_attention(
 
 @contextmanager
 def rows_of_one(llm: Any) -> Iterator[None]:
-    """A language model that trains on packed rows with another attention for a while, for rows padded on the left."""
-    packed = llm.config._attn_implementation == PACKED
-    if packed:
+    """A language model that trains with an attention without masks, for a while with one for rows padded on the left."""
+    own = llm.config._attn_implementation
+    maskless = own not in ALL_MASK_ATTENTION_FUNCTIONS
+    if maskless:
         llm.set_attn_implementation("sdpa")
     try:
         yield
     finally:
-        if packed:
-            llm.set_attn_implementation(PACKED)
+        if maskless:
+            llm.set_attn_implementation(own)
 
 
 # transformers makes no mask for attentions it has no mask function of: what must not be seen is said by segments.
