@@ -25,7 +25,6 @@ from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.mixture import Mixture
 from navila_data.processor import EncodedMixture, Processor
 from navila_data.sampler import EpochIndex
-from navila_train.feed import texts_of
 from navila_train.tokenizers import build_word_tokenizer
 from PIL import Image
 
@@ -280,13 +279,6 @@ def test_records_with_one_id_are_counted_each(case: Case):
     assert str(caught.value).count(f"gone.{case.suffix} does not exist") == 2
     with pytest.raises(DataError, match="record 0"):
         FailureLog("raise", total=4).note(case.batch()["notes"])
-
-
-@all_kinds
-def test_a_tokenizer_of_words_is_made_of_the_records_that_can_be_read(case: Case):
-    case.write([case.good(), b"{oops}", case.good("../gone")])
-    texts = list(texts_of(Mixture.open(f"{case.kind}:{case.folder}", None, LoadOptions(num_frames=1))))
-    assert any(word in text for text in texts for word in ("Go.", "What is it?", "Turn left."))
 
 
 @pytest.mark.parametrize("kind", IMAGES)

@@ -11,6 +11,8 @@ from navila.conversation import get_template
 from navila.errors import ConfigError
 from navila.prompts import navigation_prompt
 from navila.tokenization import stop_token_ids, tokenize_supervised, tokenize_with_images
+from navila_data.mixture import Mixture
+from navila_train.feed import texts_of
 from navila_train.tokenizers import SPECIAL_TOKENS, build_word_tokenizer
 from transformers import AutoTokenizer
 
@@ -106,3 +108,12 @@ def test_the_token_that_ends_an_answer_stays_whole(tokenizer):
 def test_a_phrase_that_would_break_prompts_is_refused(phrase):
     with pytest.raises(ConfigError, match="cannot be one token"):
         build_word_tokenizer(TEXTS, [phrase])
+
+
+def test_its_words_are_those_of_the_records_that_can_be_read(tmp_path: Path):
+    good = {"video_id": "1", "frames": ["1.jpg"], "q": "Find the red sofa.", "a": LEGAL_ANSWERS[0]}
+    lines = [json.dumps(good), "{oops}", json.dumps(good | {"frames": ["../1.jpg"], "q": "Secret."})]
+    (tmp_path / "annotations.json").write_text("\n".join(lines))
+    texts = " ".join(texts_of(Mixture.open(f"vln:{tmp_path}")))
+    assert "Find the red sofa." in texts
+    assert "Secret" not in texts
