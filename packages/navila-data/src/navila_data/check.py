@@ -138,7 +138,7 @@ class _Check:
             options=LoadOptions(num_frames=settings.num_frames),
             limit=settings.limit,
             model=settings.model,
-            contents=True,
+            compare="names" if settings.depth == "exists" else "contents",
             motion=True,
         )
 
@@ -239,10 +239,9 @@ class _Check:
         answers = self.result.statistics.balance()
         if (total := sum(answers.values())) < ENOUGH_STEPS:
             return
-        for answer, count in answers.items():
-            if not count:
-                why = f"None of {total} navigation steps has the answer {answer!r}: a model will not learn it."
-                yield Finding(kind="balance", source=self.settings.mixture, reason=why)
+        if never := [repr(answer) for answer, count in answers.items() if not count]:
+            why = f"None of {total} navigation steps has the answer {' or '.join(never)}: a model will not learn it."
+            yield Finding(kind="balance", source=self.settings.mixture, reason=why)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,16 +88,17 @@ def _row(each: Finding, *, pictured: bool) -> str:
 
 
 def film_strip(media: Sequence[Medium | None], labels: Sequence[str] = ()) -> str:
-    """Small pictures of media in a row, black ones for None; one that cannot be read says so."""
-    figures = "".join(
-        f'<figure class="frame"><img src="{image_uri(shown)}" alt="{html.escape(str(medium))}" loading="lazy" '
-        f'title="{html.escape(str(medium or "black frame"))}">'
-        + (f"<span>{html.escape(labels[number])}</span>" if number < len(labels) else "")
-        + "</figure>"
-        for number, medium in enumerate(media)
-        if (shown := thumbnail(medium))
-    )
+    """Small pictures of media in a row, black ones for None; one that cannot be read is crossed out."""
+    figures = "".join(_frame(medium, labels[n] if n < len(labels) else "") for n, medium in enumerate(media))
     return f'<div class="strip" tabindex="0">{figures}</div>' if figures else ""
+
+
+def _frame(medium: Medium | None, label: str) -> str:
+    name = html.escape("black frame" if medium is None else str(medium))
+    jpeg = thumbnail(medium)
+    shown = f'<img src="{image_uri(jpeg)}" alt="{name}" loading="lazy">' if jpeg else '<i class="broken">✕</i>'
+    caption = f"<span>{html.escape(label)}</span>" if label else ""
+    return f'<figure class="frame" title="{name}">{shown}{caption}</figure>'
 
 
 def thumbnail(medium: Medium | None) -> bytes:

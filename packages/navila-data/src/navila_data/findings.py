@@ -31,7 +31,7 @@ KINDS: dict[str, Kind] = {
     "motion": Kind(severity="warning", title="Turns whose next frame shows the opposite turn"),
     "shared": Kind(severity="warning", title="Samples that are in several datasets"),
     "duplicate": Kind(severity="warning", title="Samples that occur more than once"),
-    "balance": Kind(severity="warning", title="Answers that are missing or rare"),
+    "balance": Kind(severity="warning", title="Answers that never occur"),
 }
 
 

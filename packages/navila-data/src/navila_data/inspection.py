@@ -11,7 +11,7 @@ from functools import cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from navila.errors import DataError, reason
@@ -45,9 +45,9 @@ class Job:
     """Records of each dataset at most, from its first on."""
     model: str | None = None
     """Checkpoint whose tokens are counted."""
-    contents: bool = False
-    """Whether samples are compared by what they show (`Seen.keys`), which costs a look at their files, and which media
-    they show is noted (`Seen.media`)."""
+    compare: Literal["contents", "names"] | None = None
+    """By what samples are compared (`Seen.keys`): the contents of their files, which costs reading them, or the names;
+    then the files are noted too (`Seen.media`)."""
     motion: bool = False
     """Whether turns are compared with what the next frame shows."""
 
@@ -148,7 +148,7 @@ def inspect_chunk(job: Job, chunk: tuple[int, int, int]) -> Seen:
     number, first, stop = chunk
     source = open_sources(job).found[number]
     dataset = source.dataset
-    statistics, contents = Statistics(), Contents()
+    statistics, contents = Statistics(), Contents(read=job.compare == "contents")
     findings: list[Finding] = []
     turns = 0
     keys = np.zeros((stop - first, 3), np.uint64)
@@ -174,7 +174,7 @@ def inspect_chunk(job: Job, chunk: tuple[int, int, int]) -> Seen:
                 compared, told = _motion(dataset, index, sample, after)
                 turns += compared
                 findings += told
-            if job.contents:
+            if job.compare is not None:
                 keys[place - first] = _keys(sample, contents)
                 for which, medium in enumerate(sample.media):
                     if medium is not None:
@@ -283,14 +283,13 @@ def _motion(dataset: Dataset, index: int, sample: Sample, after: Sample | None) 
 
 def _keys(sample: Sample, contents: Contents) -> tuple[int, int, int]:
     """What equal samples have in common, wherever their files lie and whatever they are called."""
-    first = next((medium for medium in sample.media if medium is not None), None)
-    shown = "" if first is None else contents.digest(first)
-    sizes = [None if medium is None else contents.size(medium) for medium in sample.media]
+    shown = [contents.digest(medium) for medium in sample.media]
+    first = next((digest for digest, medium in zip(shown, sample.media, strict=True) if medium is not None), "")
     texts = [(turn.role, turn.text) for turn in sample.turns]
     return (
-        _digest(f"{shown} {sizes} {texts}"),
-        _digest(f"{shown} {instruction(sample)}"),
-        _digest(shown) if shown else 0,
+        _digest(f"{shown} {texts}"),
+        _digest(f"{first} {instruction(sample)}"),
+        _digest(first) if first else 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the contents of a medium say without decoding it: its file, its size, a digest, how many frames there are."""
+"""What a medium says without being decoded: its file, a digest, how many frames there are."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ def file_of(medium: Medium) -> File:
 class Contents:
     """Looks at files once each, for as long as it lives."""
 
-    def __init__(self) -> None:
-        self._sizes: dict[File, int] = {}
+    def __init__(self, *, read: bool = True) -> None:
+        """With `read`, pictures are compared by their contents; else by the names of their files."""
+        self._read = read
         self._digests: dict[File, str] = {}
         self._lengths: dict[File, int] = {}
 
-    def size(self, medium: Medium) -> tuple[int, int]:
-        """Bytes of its file, -1 where there is none, and the index of the frame in it."""
-        file = file_of(medium)
-        return _known(self._sizes, file, _size), medium.index if isinstance(medium, VideoFrame) else 0
-
-    def digest(self, medium: Medium) -> str:
-        """What equal pictures have in common whatever they are called; its name where it cannot be read."""
+    def digest(self, medium: Medium | None) -> str:
+        """What equal pictures have in common; the name of one that cannot be read."""
+        if medium is None:
+            return "black"
         video = isinstance(medium, VideoFrame)
-        told = _known(self._digests, file_of(medium), lambda file: _digest(file, HEAD if video else -1))
+        file = file_of(medium)
+        told = (
+            _known(self._digests, file, lambda file: _digest(file, HEAD if video else -1)) if self._read else str(file)
+        )
         return f"{told} {medium.index}" if isinstance(medium, VideoFrame) else told
 
     def frames(self, dataset: Dataset, index: int, sample: Sample) -> list[int]:
@@ -65,19 +66,11 @@ def _known(values: dict[File, ValueT], file: File, look: Callable[[File], ValueT
     return values[file]
 
 
-def _size(file: File) -> int:
-    if isinstance(file, Path):
-        try:
-            return file.stat().st_size
-        except OSError:
-            return -1
-    return file.size if isinstance(file, TarMember) else file.text.size
-
-
 def _digest(file: File, count: int) -> str:
-    """Of the first `count` bytes and the size."""
+    """Of the size and the first `count` bytes, all of them if it is negative."""
     try:
         with open_file(file) as content:
-            return f"{_size(file)} {hashlib.blake2b(content.read(count), digest_size=8).hexdigest()}"
+            head = content.read(count)
+            return f"{content.seek(0, 2)} {hashlib.blake2b(head, digest_size=16).hexdigest()}"
     except (DataError, OSError):
         return str(file)

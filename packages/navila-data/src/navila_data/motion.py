@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ REACH = 38
 LEAST = 4
 #: A turn the other way is told from this confidence on.
 CONFIDENT = 0.2
+#: Correlation from which on two pictures show the same place.
+ALIKE = 0.5
 
 Motion = Literal["left", "right", "forward"]
 
@@ -35,7 +38,9 @@ class Observed:
 
     motion: Motion
     confidence: float
-    """0 to 1: the share of what the second best motion leaves unexplained that this one explains."""
+    """0 to 1: the share of what the second best motion leaves unexplained that this one explains.
+
+    0 where the frames have little in common."""
 
 
 def opposite_turn(sample: Sample, after: Sample | None) -> tuple[bool, Observed | None]:
@@ -59,35 +64,49 @@ def opposite_turn(sample: Sample, after: Sample | None) -> tuple[bool, Observed 
     return True, seen if against else None
 
 
-def observe(before: NDArray[np.float32], after: NDArray[np.float32]) -> Observed:
-    """The motion between two small grey pictures, (H, W) float32 each.
+def observe(before: NDArray[np.float64], after: NDArray[np.float64]) -> Observed:
+    """The motion between two small grey pictures, (H, W) float64 each.
 
     Turning left moves the picture to the right. For every sideways move, the normalised cross-correlation of what both
     pictures show says how well it explains them (J. P. Lewis, Fast Normalized Cross-Correlation, 1995).
     """
-    scores = {move: _correlation(before, after, move) for move in range(-REACH, REACH + 1)}
+    scores = _correlations(before, after)
     best: dict[Motion, float] = {
         "left": max(score for move, score in scores.items() if move >= LEAST),
         "right": max(score for move, score in scores.items() if move <= -LEAST),
         "forward": max(score for move, score in scores.items() if abs(move) < LEAST),
     }
     first, second, _ = sorted(best, key=best.__getitem__, reverse=True)
+    if best[first] < ALIKE:
+        return Observed(first, 0.0)
     return Observed(first, float(1 - (1 - best[first]) / max(1 - best[second], 1e-6)))
 
 
-def _correlation(before: NDArray[np.float32], after: NDArray[np.float32], move: int) -> float:
-    """Of what both show when the picture moved right by `move` columns; -1 to 1, 0 where one is plain."""
-    width = before.shape[1]
-    a = before[:, max(0, -move) : width - max(0, move)]
-    b = after[:, max(0, move) : width - max(0, -move)]
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / size if size > 1e-3 * a.size else 0.0
+def _correlations(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[int, float]:
+    """How alike the pictures are where they overlap, by the columns that the first is moved to the right; -1 to 1.
+
+    All sums over an overlap come from running sums of columns and from the products of every column with every other.
+    """
+    height, width = before.shape
+    products = before.T @ after
+    (a, aa), (b, bb) = (
+        [np.concatenate([[0.0], np.cumsum(sums)]) for sums in (p.sum(0), (p * p).sum(0))] for p in (before, after)
+    )
+    scores: dict[int, float] = {}
+    for move in range(-REACH, REACH + 1):
+        left, right = max(0, -move), max(0, move)
+        count = height * (width - abs(move))
+        first, second = a[width - right] - a[left], b[width - left] - b[right]
+        spread = (aa[width - right] - aa[left] - first**2 / count) * (bb[width - left] - bb[right] - second**2 / count)
+        both = float(np.trace(products, offset=move)) - first * second / count
+        # Plain pictures are like everything and nothing.
+        scores[move] = both / math.sqrt(spread) if spread > (1e-3 * count) ** 2 else 0.0
+    return scores
 
 
-def _grey(medium: Medium) -> NDArray[np.float32]:
-    """(H, W) float32: the picture, small, all that `observe` needs of it."""
-    return np.asarray(picture(medium).convert("L").resize(SIZE, Image.Resampling.BOX), np.float32)
+def _grey(medium: Medium) -> NDArray[np.float64]:
+    """(H, W) float64: the picture, small, all that `observe` needs of it."""
+    return np.asarray(picture(medium).convert("L").resize(SIZE, Image.Resampling.BOX), np.float64)
 
 
 def picture(medium: Medium) -> Image.Image:

@@ -144,7 +144,7 @@ def _pieces(ids: Sequence[int], processor: Processor) -> Iterator[str]:
     pending: list[int] = []
     for i in ids:
         pending.append(i)
-        text = decode(pending, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = str(decode(pending, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         if text.endswith("\N{REPLACEMENT CHARACTER}") and len(pending) < 8:
             yield ""
             continue

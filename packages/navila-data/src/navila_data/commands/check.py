@@ -28,7 +28,7 @@ SHOWN = 3
     type=click.Choice(["decode", "header", "exists"]),
     default="decode",
     show_default=True,
-    help="How closely files are looked at.",
+    help="How closely files are looked at; `exists` opens none but the frames of turns.",
 )
 @click.option(
     "--num_video_frames",
