@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+from navila.errors import ConfigError
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
@@ -42,6 +43,14 @@ class ShuffledSampler(Sampler[EpochIndex]):
 
     def __len__(self) -> int:
         return self.size
+
+
+class SequentialSampler(ShuffledSampler):
+    """Every sample once an epoch, in the order of the mixture."""
+
+    def order(self, epoch: int) -> list[int]:
+        """The order of every epoch."""
+        return list(range(self.size))
 
 
 class GroupedSampler(ShuffledSampler):
@@ -85,7 +94,12 @@ class WindowedSampler(ShuffledSampler):
             runs: for every source, the number of the file that each of its samples lies in (`Mixture.runs`).
             window: places that a sample may move.
             seed: of the order.
+
+        Raises:
+            ConfigError: the window is negative.
         """
+        if window < 0:
+            raise ConfigError(f"--shuffle_window is {window}: give a number of samples, or 0 to shuffle freely.")
         super().__init__(sum(map(len, runs)), seed=seed)
         self.runs = [np.unique(of_source, return_inverse=True)[1] for of_source in runs]
         self.window = window
