@@ -107,6 +107,24 @@ def test_without_a_place_to_keep_them_facts_are_still_found(videos: list[Path], 
     assert KnownVideos(tmp_path / "file" / "videos.txt").of(videos[1]).frames == 2
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "avi"])
+def test_a_video_that_was_not_fetched_to_its_end_is_told_although_its_beginning_can_be_shown(
+    tmp_path: Path, suffix: str
+):
+    clip = tmp_path / f"clip.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    with av.open(str(clip), "w", options={"movflags": "faststart"} if suffix == "mp4" else {}) as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 32
+        for picture in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert probe(clip).frames == 20
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"clip\.\w+ breaks off after \d+ of 20 frames"):
+        probe(clip)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no video"])
 def test_broken_videos_are_told_each_time_and_not_kept(tmp_path: Path, content: bytes | None):
     clip = tmp_path / "clip.mp4"

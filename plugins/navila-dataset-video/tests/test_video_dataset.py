@@ -15,8 +15,8 @@ from navila_data.dataset import LoadOptions
 from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.media import VideoFrame
 from navila_data.processor import Processor
-from navila_data.video_facts import VideoFacts, known_videos
-from navila_dataset_video.dataset import CAPTION_QUESTION, VideoDataset, frames_shown
+from navila_data.video_facts import VideoFacts, frames_shown, known_videos
+from navila_dataset_video.dataset import CAPTION_QUESTION, VideoDataset
 from transformers import AutoTokenizer
 
 QUESTION = {"from": "human", "value": "What happens?"}

@@ -67,6 +67,9 @@ class FrameIndex:
     """`times` in s, from the first frame on."""
     rate: float
     """Nominal frames/s."""
+    missing: int = 0
+    """Frames that the file's header tells of and the file lacks, as one that was not fetched to its end; of containers
+    that tell."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -230,7 +233,12 @@ class _Reader:
         self.stream.codec_context.thread_count = 1
 
     def _read_headers(self) -> None:
-        shown = [(p.pts, p.is_keyframe) for p in self._packets() if p.size and not p.is_discard]
+        shown: list[tuple[int | None, bool]] = []
+        packets = 0
+        for packet in self._packets():
+            packets += packet.pts is not None or packet.size > 0
+            if packet.size and not packet.is_discard:
+                shown.append((packet.pts, packet.is_keyframe))
         if not shown:
             raise DataError(f"{self.path} holds no frames: fetch it again.")
         rate = float(self.stream.guessed_rate or self.stream.average_rate or 1)
@@ -247,6 +255,7 @@ class _Reader:
             keyframes=tuple(time for time, key in timed if key) or times[:1],
             seconds=tuple((time - times[0]) * base for time in times),
             rate=rate,
+            missing=max(self.stream.frames - packets, 0),
         )
 
     def find(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image]]:

@@ -11,10 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from navila.errors import DataError
 from navila.frames import uniform_indices
 
 from navila_data.media import TarMember, open_file
 from navila_data.record_index import cache_folder
+
+#: Share of a video's frames that may be missing; headers are not always exact.
+LOST = 0.05
 
 _LINE = re.compile(rb"(?P<facts>(?P<key>[0-9a-f]{32}) (?P<frames>\d+) (?P<rate>\S+)) (?P<sum>[0-9a-f]{8})")
 
@@ -109,7 +113,7 @@ def probe(video: Path | TarMember) -> VideoFacts:
     """Facts of a video from its packets; nothing is decoded, nothing kept.
 
     Raises:
-        DataError: it is missing or no video.
+        DataError: it is missing, no video, or lacks frames that its header tells of.
     """
     # Dataset modules import this one where nothing is decoded: PyAV is imported by whoever asks.
     from navila.video import frame_index
@@ -119,6 +123,9 @@ def probe(video: Path | TarMember) -> VideoFacts:
     else:
         with open_file(video) as content:
             index = frame_index(content)
+    told = len(index) + index.missing
+    if index.missing > told * LOST:
+        raise DataError(f"{video} breaks off after {len(index)} of {told} frames: fetch it again.")
     return VideoFacts(len(index), index.rate)
 
 
