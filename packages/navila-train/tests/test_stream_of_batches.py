@@ -71,9 +71,24 @@ def test_a_position_in_other_data_is_refused(packed: Path, recipe: Path, tmp_pat
         train(*flags, checkpoint, *PACKED)
 
 
-def test_two_layouts_at_once_are_refused(recipe: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="leave one of them out"):
-        train("--config", recipe, "--output_dir", tmp_path / "run", *PACKED, "--share_prefix")
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (("--packing", "--share_prefix"), "leave one of them out"),
+        (("--group_by_episode", 4, "--train_sampling_strategy", "sequential"), "two orders of samples"),
+        (("--train_sampling_strategy", "batch_rebalance"), "is not offered"),
+        (("--dataloader_drop_last",), "would lose samples"),
+    ],
+)
+def test_orders_and_layouts_that_cannot_be_are_refused(recipe: Path, tmp_path: Path, flags: tuple, match: str):
+    with pytest.raises(ConfigError, match=match):
+        train("--config", recipe, "--output_dir", tmp_path / "run", *flags)
+
+
+def test_samples_of_like_length_share_batches(recipe: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    train("--config", recipe, "--output_dir", output, "--max_steps", 2, "--train_sampling_strategy", "group_by_length")
+    assert json.loads((output / "training.json").read_text())["steps"] == 2
 
 
 def test_a_step_that_does_not_fit_loses_frames_and_is_counted(recipe: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which samples share a row: best-fit decreasing over windows of an epoch's order."""
+"""Which samples share a row or a batch, by their lengths, over windows of an epoch's order."""
 
 from __future__ import annotations
 
@@ -48,6 +48,22 @@ def _best_fit_decreasing(window: Sequence[int], lengths: Sequence[int], budget: 
         if room > length:
             bisect.insort(open_rows, (room - length, number))
     return [[window[place] for place in sorted(row)] for row in rows]
+
+
+def group_by_length(order: Sequence[int], lengths: Sequence[int], size: int, *, seed: int = 0) -> list[list[int]]:
+    """Batches of `size` samples of like length, every sample in exactly one: less padding, without packing.
+
+    Windows of the epoch's order are sorted by length and cut into batches, which come in a drawn order; the last batch
+    of an epoch may be shorter.
+    """
+    generator = np.random.default_rng(seed)
+    window = max(WINDOW // size, 1) * size
+    batches: list[list[int]] = []
+    for first in range(0, len(order), window):
+        longest_first = sorted(order[first : first + window], key=lambda number: -lengths[number])
+        cut = [longest_first[start : start + size] for start in range(0, len(longest_first), size)]
+        batches += [cut[i] for i in generator.permutation(len(cut)).tolist()]
+    return batches
 
 
 def default_budget() -> int:

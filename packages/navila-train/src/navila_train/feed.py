@@ -21,9 +21,9 @@ from navila_data.frame_cache import FrameCache
 from navila_data.frames import FrameStore, PixelPipeline
 from navila_data.lengths import token_lengths
 from navila_data.mixture import Mixture
-from navila_data.packing import default_budget, pack
+from navila_data.packing import default_budget, group_by_length, pack
 from navila_data.processor import EncodedMixture, Processor
-from navila_data.sampler import GroupedSampler, ShuffledSampler, WindowedSampler
+from navila_data.sampler import GroupedSampler, SequentialSampler, ShuffledSampler, WindowedSampler
 from navila_data.stream import Batching, BatchStream, Position, RankBatches, batches_of
 
 from navila_train.parse import Arguments
@@ -130,20 +130,8 @@ def make_feed(
         share_prefix=data.share_prefix,
         packed=data.packing,
     )
-    if data.group_by_episode and data.shuffle_window:
-        raise ConfigError("--group_by_episode and --shuffle_window are two orders of samples: leave one of them out.")
-    if data.group_by_episode:
-        sampler: ShuffledSampler = GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)
-    elif data.shuffle_window:
-        sampler = WindowedSampler(mixture.runs(), window=data.shuffle_window, seed=seed)
-    else:
-        sampler = ShuffledSampler(len(mixture), seed=seed)
-    if data.packing:
-        budget = data.packing_tokens or max(default_budget(), max_length)
-        batching = _packing(mixture, processor, budget, seed)
-    else:
-        budget = training.per_device_train_batch_size
-        batching = batches_of(budget)
+    sampler = _sampler(mixture, arguments, seed)
+    batching, budget = _batching(mixture, processor, arguments, max_length, seed)
     if training.max_steps > 0:
         steps = training.max_steps * training.gradient_accumulation_steps
         stream = BatchStream(sampler, batching, limit=start.batches + (steps - start.steps) * world)
@@ -151,6 +139,7 @@ def make_feed(
         stream = BatchStream(sampler, batching, epochs=training.num_train_epochs)
     facts = [mixture.counts(), mixture.labels(), seed, data.augment, data.group_by_episode, data.packing, budget]
     facts += [data.shuffle_window] if data.shuffle_window else []
+    facts += [str(training.train_sampling_strategy)]
     return Feed(
         dataset=EncodedMixture(mixture, processor, find_augmentations(data.augment)),
         collator=collator,
@@ -160,6 +149,45 @@ def make_feed(
     )
 
 
-def _packing(mixture: Mixture, processor: Processor, budget: int, seed: int) -> Batching:
+def _sampler(mixture: Mixture, arguments: Arguments, seed: int) -> ShuffledSampler:
+    """The order of the samples.
+
+    Raises:
+        ConfigError: two orders are asked for at once, or one that there is not.
+    """
+    data, training = arguments.data, arguments.training
+    strategy = str(training.train_sampling_strategy)
+    if strategy == "batch_rebalance":
+        raise ConfigError("--train_sampling_strategy batch_rebalance is not offered: --packing balances processes.")
+    if training.dataloader_drop_last:
+        raise ConfigError("--dataloader_drop_last would lose samples, and none need be lost: leave it out.")
+    wanted = {
+        "group_by_episode": data.group_by_episode,
+        "shuffle_window": data.shuffle_window,
+        "train_sampling_strategy sequential": strategy == "sequential",
+    }
+    if len(named := [name for name, value in wanted.items() if value]) > 1:
+        raise ConfigError(f"--{named[0]} and --{named[1]} are two orders of samples: leave one of them out.")
+    if data.group_by_episode:
+        return GroupedSampler(mixture.groups(), chunk=data.group_by_episode, seed=seed)
+    if data.shuffle_window:
+        return WindowedSampler(mixture.runs(), window=data.shuffle_window, seed=seed)
+    if strategy == "sequential":
+        return SequentialSampler(len(mixture), seed=seed)
+    return ShuffledSampler(len(mixture), seed=seed)
+
+
+def _batching(
+    mixture: Mixture, processor: Processor, arguments: Arguments, max_length: int, seed: int
+) -> tuple[Batching, int]:
+    """How an epoch's order becomes batches, and their size: tokens of a packed row, else samples."""
+    data, training = arguments.data, arguments.training
+    by_length = str(training.train_sampling_strategy) == "group_by_length"
+    size = training.per_device_train_batch_size
+    if not data.packing and not by_length:
+        return batches_of(size), size
     lengths = token_lengths(mixture, processor, _tell("counting tokens")).tolist()
-    return lambda order, epoch: pack(order, lengths, budget, seed=seed + epoch)
+    if not data.packing:
+        return lambda order, epoch: group_by_length(order, lengths, size, seed=seed + epoch), size
+    budget = data.packing_tokens or max(default_budget(), max_length)
+    return lambda order, epoch: pack(order, lengths, budget, seed=seed + epoch), budget
