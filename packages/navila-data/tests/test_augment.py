@@ -1,214 +1,371 @@
-"""Augmentations: right where left was, the same in every process, and none where words leave it open."""
+"""Questions and captions written by an endpoint: in form, counted, resumed, and trainable."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from navila.actions import LEGAL_ANSWERS
-from navila.conversation import get_template
-from navila.errors import ConfigError, NavilaError
-from navila.prompts import navigation_prompt, trajectory_prompt
-from navila_data.augment import (
-    Jitter,
-    Mirror,
-    augmented,
-    find_augmentations,
-    jitter,
-    mirror,
-    mirrored_turns,
-    swap_sides,
-)
-from navila_data.dataset import LoadOptions
-from navila_data.frames import FrameStore
-from navila_data.media import EditedFrame
+from navila.endpoint import Endpoint, EndpointError
+from navila.errors import ConfigError, DataError
+from navila_data.answering import AnswerLog, EndpointAnswerer
+from navila_data.caption_qa import CaptionSettings, caption_to_qa, read_pairs, without_repeats
 from navila_data.mixture import Mixture
-from navila_data.processor import EncodedMixture, Processor
-from navila_data.sample import Sample, Turn
-from navila_data.sampler import EpochIndex
-from navila_train.tokenizers import build_word_tokenizer
+from navila_data.video_captions import VideoCaptionSettings, caption_videos, videos_of
 from PIL import Image
 
-STEPS = 6
+COUNT = 24
+KEY = "sk-very-secret"
+
+
+class Scribe:
+    """A server that answers a prompt always the same, unless it is told to misbehave."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.images: list[int] = []
+        self.pause = 0.0
+        self.misbehave: dict[str, Any] = {}
+        """By a word of the caption: a status, or a list of texts to answer with in turn."""
+        self.url = ""
+
+    def reply(self, content: Any) -> tuple[int, str]:
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        prompt = next(part["text"] for part in parts if part["type"] == "text")
+        self.images.append(sum(part["type"] == "image_url" for part in parts))
+        word = (re.search(r"number (\w+)", prompt) or [None, "none"])[1]
+        self.asked[str(word)] += 1
+        time.sleep(self.pause)
+        trouble = self.misbehave.get(str(word))
+        if isinstance(trouble, int):
+            return trouble, "no"
+        if trouble:
+            return 200, trouble[min(self.asked[str(word)], len(trouble)) - 1]
+        if "JSON" not in prompt:
+            return 200, f"A picture of number {word}. It is told anew. It is told anew. It is"
+        pairs = [{"question": f"Which number is it? ({k})", "answer": f"It is {word}. <image>"} for k in range(2)]
+        return 200, f"Sure!\n```json\n{json.dumps(pairs)}\n```"
+
+
+@contextmanager
+def served() -> Iterator[Scribe]:
+    scribe = Scribe()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, text = scribe.reply(body["messages"][0]["content"])
+            content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        scribe.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield scribe
+        server.shutdown()
+
+
+@pytest.fixture
+def scribe() -> Iterator[Scribe]:
+    with served() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two episodes of real frames, whose instruction says left and right."""
-    folder = tmp_path_factory.mktemp("walk")
-    generator = np.random.default_rng(0)
+def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captions")
     records = []
-    for episode in range(2):
-        (folder / "train" / str(episode)).mkdir(parents=True)
-        for i in range(STEPS):
-            pixels = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "train" / str(episode) / f"{i}.png")
-            frames = [f"{episode}/{k}.png" for k in range(i + 1)]
-            question = "Turn left at the sofa. Stop on the right."
-            records.append({"video_id": f"{episode}", "frames": frames, "q": question, "a": LEGAL_ANSWERS[3 + i]})
+    for number in range(COUNT):
+        image = folder / "images" / str(number % 3) / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (10 * number, 0, 0)).save(image)
+        question = {"from": "human", "value": "<image>\nWhat is there?"}
+        caption = {"from": "gpt", "value": f"This is number {number}, größer."}
+        records.append({"image": str(image.relative_to(folder)), "conversations": [question, caption]})
     (folder / "annotations.json").write_text(json.dumps(records))
     return folder
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return build_word_tokenizer(["Turn left right at the sofa. Stop on"])
-
-
-def open_walk(walk: Path) -> Mixture:
-    return Mixture.open(f"vln:{walk}", None, LoadOptions(num_frames=3))
-
-
-def encoded(walk: Path, tokenizer, augment: str, *, seed: int = 0, epoch: int = 0) -> list:
-    processor = Processor(
-        tokenizer=tokenizer, template=get_template("llama_3"), tokens_per_image=1, max_length=2048, seed=seed
+def run(scribe: Scribe, data: str, output: Path, **changes: Any) -> dict[str, Any]:
+    endpoint = Endpoint(url=scribe.url, model="scribe", key=KEY, attempts=2, pause=0.01)
+    return caption_to_qa(
+        Mixture.open(data),
+        data,
+        output,
+        EndpointAnswerer(endpoint, parallel=4),
+        CaptionSettings(**changes),
+        sampling={"temperature": 0.0},
     )
-    data = EncodedMixture(open_walk(walk), processor, find_augmentations(augment))
-    return [data[EpochIndex(epoch, i)] for i in range(len(data))]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_captions_become_questions_that_train(scribe: Scribe, captions: Path, tmp_path: Path):
+    told = []
+    endpoint = Endpoint(url=scribe.url, model="scribe", key=KEY)
+    manifest = caption_to_qa(
+        Mixture.open(f"llava:{captions}"),
+        "captions",
+        tmp_path / "qa",
+        EndpointAnswerer(endpoint, parallel=4),
+        CaptionSettings(),
+        sampling={},
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert (manifest["records"], manifest["failed"], manifest["format"]) == (COUNT, [], "llava")
+    assert told[-1] == (COUNT, COUNT)
+    mixture = Mixture.open(str(tmp_path / "qa") + "/")
+    for number in range(COUNT):
+        sample = mixture[number]
+        (medium,) = sample.media
+        assert isinstance(medium, Path)
+        assert medium.resolve() == (captions / "images" / str(number % 3) / f"{number}.png").resolve()
+        assert sample.turns[0].text == "<image>\nWhich number is it? (0)"
+        assert sample.turns[3].text == f"It is {number}. < image>", "what a model writes shows no image"
+    assert sorted(path.name for path in (tmp_path / "qa").iterdir()) == ["annotations.json", "dataset.json", "media"]
+    assert not any(KEY.encode() in content for content in bytes_of(tmp_path / "qa").values())
+
+
+def test_captions_are_told_in_other_words(scribe: Scribe, captions: Path, tmp_path: Path):
+    run(scribe, f"llava:{captions}[3:5]", tmp_path / "new", task="rephrase")
+    records = json.loads((tmp_path / "new" / "annotations.json").read_text())
+    assert records[0]["conversations"] == [
+        {"from": "human", "value": "<image>\nWhat is there?"},
+        {"from": "gpt", "value": "A picture of number 3. It is told anew."},
+    ]
+
+
+def test_a_killed_run_resumes_to_the_same_bytes_and_asks_nothing_twice(scribe: Scribe, captions: Path, tmp_path: Path):
+    scribe.pause = 0.2
+    command = [sys.executable, "-m", "navila", "data", "augment", "caption2qa", f"llava:{captions}", "--parallel", "2"]
+    command += ["--api-base", scribe.url, "--api-model", "scribe"]
+    environment = {**os.environ, "OPENAI_API_KEY": KEY}
+    folder = tmp_path / "killed"
+    log = folder / "answers.jsonl"
+    process = subprocess.Popen(
+        [*command, "--output", str(folder)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.exists() and log.read_bytes().count(b"\n") >= 5:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "dataset.json").exists()
+    kept = log.read_bytes().count(b"\n")
+    assert 5 <= kept < COUNT
+    with log.open("ab") as file:
+        file.write(b'{"key": "half a')
+    time.sleep(0.5)
+    before, scribe.pause = scribe.asked.total(), 0.0
+    done = subprocess.run(
+        [*command, "--output", str(folder)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{COUNT} records" in done.stdout
+    assert scribe.asked.total() - before == COUNT - kept
+    whole = subprocess.run(
+        [*command, "--output", str(tmp_path / "whole")], capture_output=True, check=False, env=environment
+    )
+    assert whole.returncode == 0
+    assert bytes_of(folder) == bytes_of(tmp_path / "whole")
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_an_answer_of_the_wrong_form_is_asked_for_again(scribe: Scribe, captions: Path, tmp_path: Path):
+    good = '[{"question": "Which?", "answer": "It is."}]'
+    scribe.misbehave = {"1": ["I cannot.", good], "2": ['[{"question": 7}]', "[", good]}
+    run(scribe, f"llava:{captions}[:3]", tmp_path / "qa")
+    assert scribe.asked == {"0": 1, "1": 2, "2": 3}
+
+
+def test_failures_are_counted_and_bounded(scribe: Scribe, captions: Path, tmp_path: Path):
+    scribe.misbehave = {"1": ["never JSON"], "4": 400, "5": 500}
+    with pytest.raises(DataError, match="3 of 24 have no answer"):
+        run(scribe, f"llava:{captions}", tmp_path / "qa")
+    assert not (tmp_path / "qa" / "dataset.json").exists()
+    before = scribe.asked.total()
+    scribe.misbehave = {"1": ["never JSON"]}
+    manifest = run(scribe, f"llava:{captions}", tmp_path / "qa")
+    assert scribe.asked.total() - before == 3 + 1 + 1, "only what failed is asked for again"
+    assert manifest["records"] == COUNT - 1
+    assert [entry["record"] for entry in manifest["failed"]] == ["llava record 1"]
+    assert "no JSON list" in manifest["failed"][0]["why"]
+    assert len(json.loads((tmp_path / "qa" / "annotations.json").read_text())) == COUNT - 1
+
+
+def test_an_endpoint_that_is_down_stops_the_run_and_keeps_what_was_answered(
+    scribe: Scribe, captions: Path, tmp_path: Path
+):
+    scribe.misbehave = {str(number): 503 for number in range(6, COUNT)}
+    with pytest.raises(EndpointError, match=r"10 questions in a row .* run the same command again"):
+        run(scribe, f"llava:{captions}", tmp_path / "qa")
+    scribe.misbehave = {}
+    before = scribe.asked.total()
+    assert run(scribe, f"llava:{captions}", tmp_path / "qa")["records"] == COUNT
+    assert scribe.asked.total() - before == COUNT - 6
+
+
+def test_a_wrong_key_stops_at_once(scribe: Scribe, captions: Path, tmp_path: Path):
+    scribe.misbehave = {str(number): 401 for number in range(COUNT)}
+    with pytest.raises(EndpointError, match="OPENAI_API_KEY"):
+        run(scribe, f"llava:{captions}", tmp_path / "qa")
+    assert scribe.asked.total() <= 8
+
+
+def test_records_without_a_caption_are_counted(scribe: Scribe, captions: Path, tmp_path: Path):
+    broken = json.loads((captions / "annotations.json").read_text())
+    broken[2] = {"image": "../../x.png", "conversations": broken[2]["conversations"]}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(broken))
+    manifest = run(scribe, f"llava:{tmp_path / 'data'}", tmp_path / "qa")
+    assert manifest["records"] == COUNT - 1
+    assert "leaves the data folder" in manifest["failed"][0]["why"]
+
+
+def test_another_job_is_not_overwritten(scribe: Scribe, captions: Path, tmp_path: Path):
+    run(scribe, f"llava:{captions}[:2]", tmp_path / "qa")
+    asked = scribe.asked.total()
+    run(scribe, f"llava:{captions}[:2]", tmp_path / "qa")
+    assert scribe.asked.total() == asked, "a complete one is left alone"
+    with pytest.raises(ConfigError, match="augmentation with questions 4, not 3"):
+        run(scribe, f"llava:{captions}[:2]", tmp_path / "qa", questions=3)
+
+
+def test_a_damaged_log_is_told_by_its_line(tmp_path: Path):
+    (tmp_path / "answers.jsonl").write_bytes(b'{"key": "1", "answer": 1}\nrubbish\n{"key": "2", "answer": 2}\n')
+    with pytest.raises(DataError, match=r"answers.jsonl, line 2"):
+        AnswerLog(tmp_path / "answers.jsonl")
+
+
+def test_what_repeats_itself_is_cut():
+    assert without_repeats("A red sofa. It stands there. A red sofa. It") == "A red sofa. It stands there."
+    assert without_repeats("It is 3.5 m wide. Yes. Yes. So") == "It is 3.5 m wide. Yes. Yes. So"
+    assert without_repeats("  no end ") == "no end"
 
 
 @pytest.mark.parametrize(
-    ("text", "mirrored"),
+    "text", ["", "none", "[", "[]", "[1]", '[{"question": "a"}]', '[{"question": "", "answer": "b"}]']
+)
+def test_what_is_no_list_of_questions_is_told(text: str):
+    with pytest.raises(ValueError, match=r"^(its|it|an entry) "):
+        read_pairs(text, 3)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos, and a folder of twelve frames."""
+    import av
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("clips")
+    for name in ("b", "a"):
+        (folder / "videos").mkdir(exist_ok=True)
+        with av.open(str(folder / "videos" / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=5)
+            stream.width = stream.height = 32
+            for i in range(10):
+                picture = np.full((32, 32, 3), 20 * i, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    (folder / "frames" / "1").mkdir(parents=True)
+    for i in range(12):
+        Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(folder / "frames" / "1" / f"frame_{i}.jpg")
+    return folder
+
+
+def describe(scribe: Scribe, data: str, output: Path) -> dict[str, Any]:
+    answerer = EndpointAnswerer(Endpoint(url=scribe.url, model="scribe"), parallel=2)
+    settings = VideoCaptionSettings(prompt="Describe it.", num_frames=4)
+    return caption_videos(videos_of(data, None), data, output, answerer, settings, sampling={})
+
+
+def test_videos_are_described(scribe: Scribe, clips: Path, tmp_path: Path):
+    manifest = describe(scribe, str(clips / "videos"), tmp_path / "told")
+    assert (manifest["format"], manifest["records"]) == ("video", 2)
+    assert scribe.images == [4, 4]
+    mixture = Mixture.open(str(tmp_path / "told") + "/")
+    assert mixture[0].turns[-1].text == "A picture of number none. It is told anew."
+    again = describe(scribe, f"video:{tmp_path / 'told'}", tmp_path / "again")
+    assert again["records"] == 2, "videos of a mixture"
+
+
+def test_folders_of_frames_are_described_in_the_order_of_their_numbers(scribe: Scribe, clips: Path, tmp_path: Path):
+    manifest = describe(scribe, str(clips / "frames"), tmp_path / "told")
+    assert manifest["format"] == "llava"
+    (record,) = json.loads((tmp_path / "told" / "annotations.json").read_text())
+    assert [Path(name).stem for name in record["image"]] == ["frame_0", "frame_4", "frame_7", "frame_11"]
+    assert len(Mixture.open(str(tmp_path / "told") + "/")[0].media) == 4
+
+
+def test_videos_and_frames_together_are_told(scribe: Scribe, clips: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="one after the other"):
+        describe(scribe, str(clips), tmp_path / "told")
+    with pytest.raises(DataError, match="holds no video"):
+        videos_of(str(tmp_path), None)
+
+
+# Loads torch and a model in a process of its own.
+@pytest.mark.slow
+def test_a_model_of_ones_own_describes(clips: Path, tmp_path: Path):
+    checkpoint = str(files("navila_demo") / "checkpoint")
+    command = [sys.executable, "-m", "navila", "data", "augment", "video-caption", str(clips / "videos")]
+    command += [
+        "--model",
+        checkpoint,
+        "--output",
+        str(tmp_path / "told"),
+        "--num-frames",
+        "2",
+        "--max-tokens",
+        "5",
+        "--prompt",
+        "What?",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 records" in done.stdout
+    assert len(Mixture.open(str(tmp_path / "told") + "/")) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
     [
-        ("Turn left.", "Turn right."),
-        ("TURN LEFT, Right then left", "TURN RIGHT, Left then right"),
-        ("Stop by the leftmost chair on your right-hand side", "Stop by the rightmost chair on your left-hand side"),
-        ("turn clockwise, then counter-clockwise", "turn counterclockwise, then clockwise"),
-        ("Turn right at the door and right again", "Turn left at the door and left again"),
-        ("take a slight right into the hall", "take a slight left into the hall"),
-        ("make the second right after the lamp", "make the second left after the lamp"),
-        ("the lamp is left of the bed", "the lamp is right of the bed"),
-        ("Go left or right past it", "Go right or left past it"),
-        ("Walk to the bright, upright, lefty thing", "Walk to the bright, upright, lefty thing"),
-        ("Go straight \u2014 then stop.", "Go straight \u2014 then stop."),
-        # "Right" that may mean "directly" or "correct", "left" that may be of "leave": not for sure.
-        ("Stop right before the door", None),
-        ("stop, right there", None),
-        ("Right after the sofa turn left", None),
-        ("go right past the table", None),
-        ("once you left the kitchen", None),
-        ("the only door that is left", None),
-        ("if all right, stop", None),
-        ("turn at a right angle", None),
-        # Other languages have other words for them.
-        ("\u092c\u093e\u090f\u0902 \u092e\u0941\u0921\u093c\u0947\u0902", None),
-        ("gehe zur T\u00fcr", None),
+        ([], "Say who answers"),
+        (["--api-base", "http://localhost:1/v1"], "go together"),
+        (["--api-base", "localhost", "--api-model", "x"], "no http URL"),
+        (["--model", "nowhere"], "nowhere"),
     ],
 )
-def test_left_and_right_are_exchanged_where_they_are_sides(text: str, mirrored: str | None):
-    assert swap_sides(text) == mirrored
-
-
-def test_exchanging_twice_gives_the_text_back():
-    for answer in LEGAL_ANSWERS:
-        once = swap_sides(answer)
-        assert once is not None
-        assert swap_sides(once) == answer
-        assert (once == answer) == ("left" not in answer and "right" not in answer)
-
-
-def step(question: str, answer: str, frames: int = 3) -> Sample:
-    return Sample(turns=(Turn("user", question), Turn("assistant", answer)), media=(None, *map(Path, "ab"))[:frames])
-
-
-def test_instruction_and_answer_are_mirrored_and_the_prompt_stays():
-    turns = mirrored_turns(step(navigation_prompt("Turn left.", 3), LEGAL_ANSWERS[3]))
-    assert turns is not None
-    assert turns[0].text == navigation_prompt("Turn right.", 3)
-    assert turns[1].text == LEGAL_ANSWERS[6]
-    assert "turning left or right by a specific degree" in turns[0].text
-
-
-def test_trajectories_are_mirrored_and_nothing_else():
-    turns = mirrored_turns(step(trajectory_prompt(3), "Turn left."))
-    assert turns is not None
-    assert [turn.text for turn in turns] == [trajectory_prompt(3), "Turn right."]
-    about_a_view = Sample(turns=(Turn("user", "<image>\nLeft?"), Turn("assistant", "Red.")), media=(Path("a"),))
-    assert mirrored_turns(about_a_view) is None
-    assert mirrored_turns(Sample(turns=(Turn("user", "Left?"), Turn("assistant", "Yes.")))) is None
-    assert mirrored_turns(step(navigation_prompt("Stop right before it.", 3), LEGAL_ANSWERS[9])) is None
-    assert mirror(about_a_view, np.random.default_rng(0)) is about_a_view
-
-
-def test_frames_are_mirrored_with_the_words_and_black_ones_stay(walk: Path):
-    mixture = open_walk(walk)
-    store = FrameStore(lambda image: np.asarray(image))
-    told = {}
-    for seed in range(8):
-        sample = mirror(mixture[1], np.random.default_rng(seed))
-        is_mirrored = "Turn right at the sofa. Stop on the left." in sample.turns[0].text
-        plain, shown = store.load(mixture[1].media), store.load(sample.media)
-        for before, after in zip(mixture[1].media, sample.media, strict=True):
-            expected = plain[before][:, ::-1] if is_mirrored and before is not None else plain[before]
-            assert np.array_equal(shown[after], expected)
-        assert sample.media[0] is None
-        told[is_mirrored] = sample.turns[1].text
-    assert told == {False: LEGAL_ANSWERS[4], True: LEGAL_ANSWERS[7]}
-
-
-def test_jitter_changes_colours_a_little_and_by_one_leaves_them():
-    frame = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    assert np.array_equal(Jitter(1.0, 1.0, 1.0)(frame), frame)
-    grey = Jitter(1.0, 1.0, 0.0)(frame)
-    assert (grey == grey[..., :1]).all()
-    changed = Jitter(1.2, 0.8, 1.1)(frame)
-    assert changed.dtype == np.uint8
-    assert 0 < np.abs(changed.astype(int) - frame).mean() < 60
-    assert np.array_equal(Mirror()(Mirror()(frame)), frame)
-
-
-def test_all_frames_of_an_episode_change_alike_and_are_decoded_once(walk: Path, tokenizer):
-    items = encoded(walk, tokenizer, "jitter,mirror")
-    edits = [{self_and_inner(medium) for medium in item.media if medium} for item in items]
-    assert all(edit == edits[0] for edit in edits[:STEPS])
-    assert all(edit == edits[STEPS] for edit in edits[STEPS:])
-    assert edits[0] != edits[STEPS]
-    assert len({medium for item in items for medium in item.media if medium}) == 2 * STEPS
-
-
-def self_and_inner(medium: EditedFrame) -> tuple:
-    inner = medium.medium
-    return (medium.edit, self_and_inner(inner)) if isinstance(inner, EditedFrame) else (medium.edit,)
-
-
-def test_seed_and_epoch_alone_decide(walk: Path, tokenizer):
-    again = [encoded(walk, tokenizer, "jitter,mirror") for _ in range(2)]
-    assert again[0] == again[1]
-    assert encoded(walk, tokenizer, "jitter", epoch=1) != encoded(walk, tokenizer, "jitter")
-    assert encoded(walk, tokenizer, "jitter", seed=1) != encoded(walk, tokenizer, "jitter")
-    assert encoded(walk, tokenizer, "") == encoded(walk, tokenizer, " ")
-    assert not any(isinstance(m, EditedFrame) for item in encoded(walk, tokenizer, "") for m in item.media)
-
-
-def test_over_epochs_about_half_are_mirrored(walk: Path):
-    mixture = open_walk(walk)
-    shown = [augmented(mixture[0], [mirror], seed=0, epoch=epoch) for epoch in range(100)]
-    assert 30 < sum(sample != mixture[0] for sample in shown) < 70
-
-
-def test_a_function_of_ones_own_is_found_by_its_name(walk: Path, tokenizer, tmp_path: Path, monkeypatch):
-    (tmp_path / "own_augmentation.py").write_text(
-        "from dataclasses import replace\n"
-        "def forget(sample, generator):\n"
-        "    return replace(sample, media=(None,) * len(sample.media))\n"
-        "number = 3\n"
+def test_mistakes_are_one_sentence(captions: Path, tmp_path: Path, flags: list[str], match: str):
+    command = [sys.executable, "-m", "navila", "data", "augment", "caption2qa", f"llava:{captions}"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "x"), *flags], capture_output=True, text=True, check=False
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    items = encoded(walk, tokenizer, "own_augmentation:forget")
-    assert all(medium is None for item in items for medium in item.media)
-    with pytest.raises(ConfigError, match="is no function"):
-        find_augmentations("own_augmentation:number")
-    sys.modules.pop("own_augmentation", None)
-
-
-@pytest.mark.parametrize("text", ["blur", "jitter,blur", "nowhere:function", "navila_data.augment:nothing"])
-def test_an_unknown_augmentation_is_one_sentence(text: str):
-    with pytest.raises(NavilaError, match="augmentation"):
-        find_augmentations(text)
-
-
-def test_the_built_in_ones_go_by_their_names():
-    assert find_augmentations("jitter, mirror") == (jitter, mirror)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, done.stderr
+    assert match in errors[0]
+    assert not (tmp_path / "x").exists()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,17 @@ from navila_data.mixture import MANIFEST
 class JobFolder:
     """`dataset.json` in it marks the job complete; until then `<job>.json` holds the settings that began it."""
 
-    def __init__(self, folder: Path, job: str, settings: Mapping[str, Any]) -> None:
-        """`settings` are all that decides the bytes of the result, as JSON's types; `job` is what users call it."""
+    def __init__(self, folder: Path, job: str, settings: Mapping[str, Any], *, scratch: Sequence[str] = ()) -> None:
+        """Nothing is touched yet.
+
+        Args:
+            folder: the output.
+            job: what users call it.
+            settings: all that decides the bytes of the result, as JSON's types.
+            scratch: names in the folder that only resuming needs; they go when the job is complete.
+        """
         self.folder = folder
+        self.scratch = tuple(folder / name for name in scratch)
         self.job = job
         self.settings = dict(settings)
         self._claim = folder / f"{job}.json"
@@ -34,6 +43,7 @@ class JobFolder:
             return None
         manifest = self._read(self.folder / MANIFEST)
         self._require_same(manifest.get("settings"))
+        self._tidy()
         return manifest
 
     def claim(self, *, begun: bool, leftovers: tuple[str, ...] = ()) -> None:
@@ -61,8 +71,16 @@ class JobFolder:
         """Write the manifest, with the settings in it, and let go of the claim."""
         manifest = {**manifest, "settings": self.settings}
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        self._claim.unlink(missing_ok=True)
+        self._tidy()
         return manifest
+
+    def _tidy(self) -> None:
+        """Delete what only resuming needs; a kill after the manifest may have left it."""
+        for path in (*self.scratch, self._claim):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _require_same(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}
@@ -81,3 +99,20 @@ class JobFolder:
         if not isinstance(content, dict):
             raise DataError(f"{path} is damaged: delete the folder and begin the {self.job} again.")
         return content
+
+
+def write_annotations(folder: Path, records: Iterable[str]) -> int:
+    """Write lines of JSON as the list `annotations.json`, which is there whole or not at all; return how many."""
+    count = 0
+    temporary = folder / "annotations.json.partial"
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("[")
+        for record in records:
+            file.write(",\n" if count else "\n")
+            file.write(record)
+            count += 1
+        file.write("\n]\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / "annotations.json")
+    return count

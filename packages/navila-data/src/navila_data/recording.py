@@ -20,7 +20,7 @@ from navila.files import write_atomically
 from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode, ProceduralSimulator, Simulator
 
-from navila_data.job_folder import JobFolder
+from navila_data.job_folder import JobFolder, write_annotations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,7 @@ def record(
         SceneError: an episode could not be made, or does not fit its scene.
     """
     settings = settings.checked()
-    job = JobFolder(output, settings.job, settings.facts())
+    job = JobFolder(output, settings.job, settings.facts(), scratch=(PARTS,))
     finished = job.finished()
     if finished is not None:
         progress(finished["episodes"], finished["episodes"])
@@ -295,28 +295,25 @@ def _saver(folder: Path, image_format: str) -> SaveImage:
 def _assemble(settings: WalkSettings, job: JobFolder, tasks: list[Task]) -> dict[str, Any]:
     """Put the parts together in order; the manifest comes last and marks the recording complete."""
     output = job.folder
-    count = 0
     skipped: list[dict[str, str]] = []
-    temporary = output / "annotations.json.partial"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write("[")
+
+    def lines() -> Iterator[str]:
         for task in tasks:
             # By "\n" alone: an instruction may hold other line ends, which JSON leaves as they are.
             for line in _part(output, task.number).read_text(encoding="utf-8").split("\n")[:-1]:
                 if line.startswith(f'{{"{_SKIPPED}"'):
                     skipped.append(json.loads(line)[_SKIPPED])
-                    continue
-                file.write(",\n" if count else "\n")
-                file.write(line)
-                count += 1
-        file.write("\n]\n")
+                else:
+                    yield line
+
+    count = write_annotations(output, lines())
     if not count:
         # Often for a wrong folder of scenes: what was left out then is tried again.
         shutil.rmtree(output / PARTS)
+        (output / "annotations.json").unlink()
         why = skipped[0]["why"] if skipped else "no step was taken."
         raise DataError(f"None of the episodes gave a record, so {output} is not complete; the first: {why}")
-    temporary.replace(output / "annotations.json")
-    manifest = job.complete(
+    return job.complete(
         {
             "format": settings.format,
             "records": count,
@@ -325,8 +322,6 @@ def _assemble(settings: WalkSettings, job: JobFolder, tasks: list[Task]) -> dict
             "versions": {"navila-data": version("navila-data"), **default_host().provenance()},
         }
     )
-    shutil.rmtree(output / PARTS)
-    return manifest
 
 
 def _part(output: Path, number: int) -> Path:

@@ -76,8 +76,8 @@ class ConvertSettings(WalkSettings):
                 )
             if not _FOLDER_NAME.fullmatch(episode.episode_id):
                 raise DataError(
-                    f"Episode {episode.episode_id!r} of {self.episodes_file}: its id cannot name a folder; use letters, "
-                    "digits, '.', '_' and '-'."
+                    f"Episode {episode.episode_id!r} of {self.episodes_file}: its id cannot name a folder; use "
+                    "letters, digits, '.', '_' and '-'."
                 )
         return checked
 
