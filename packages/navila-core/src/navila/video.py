@@ -200,8 +200,11 @@ class _Reader:
         Raises:
             DataError: it is missing, is no video, or has no frames.
         """
+        from av.video.reformatter import VideoReformatter
+
         self.video = video
         self.path = _name(video)
+        self._converter = VideoReformatter()
         if isinstance(video, str | Path) and not _is_file(self.path):
             raise DataError(f"The video {self.path} does not exist: check the path.")
         self._open()
@@ -303,7 +306,7 @@ class _Reader:
                 frame = _first_at(frames, time)
             position = None if frame is None else frame.pts
             if frame is not None and position == time:
-                yield i, _upright(frame)
+                yield i, self._upright(frame)
 
     def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
         """From the beginning, counting; for containers that cannot seek to a frame."""
@@ -312,7 +315,7 @@ class _Reader:
         following = next(left, None)
         for i, frame in enumerate(self._frames()):
             if i == following:
-                yield i, _upright(frame)
+                yield i, self._upright(frame)
                 following = next(left, None)
             if following is None:
                 break
@@ -359,14 +362,14 @@ class _Reader:
             except FFmpegError as error:
                 _log.debug("%s has a damaged packet (%s)", self.path, error.strerror)
 
+    def _upright(self, frame: VideoFrame) -> Image.Image:
+        """The frame as RGB, turned as its display matrix says."""
+        # `frame.to_image` would prepare the conversion for each frame, which takes longer than the conversion.
+        image = Image.fromarray(self._converter.reformat(frame, format="rgb24").to_ndarray())
+        turn = _UPRIGHT.get(round(frame.rotation) % 360)
+        return image if turn is None else image.transpose(turn)
+
 
 def _first_at(frames: Iterator[VideoFrame], time: int) -> VideoFrame | None:
     """The first frame shown at a time or later."""
     return next((frame for frame in frames if frame.pts is not None and frame.pts >= time), None)
-
-
-def _upright(frame: VideoFrame) -> Image.Image:
-    """The frame as RGB, turned as its display matrix says."""
-    image = frame.to_image()
-    turn = _UPRIGHT.get(round(frame.rotation) % 360)
-    return image if turn is None else image.transpose(turn)
