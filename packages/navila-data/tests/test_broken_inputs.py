@@ -213,6 +213,8 @@ def test_a_malformed_conversation_is_named(case: Case, turns: Any):
         {"fps": 10, "frame_count": -6},
         {"fps": float("nan"), "frame_count": 6},
         {"fps": 10, "frame_count": 600},
+        {"fps": 10, "frame_count": 10**400},
+        {"fps": 10**400, "frame_count": 6},
         {"captions": []},
         {"captions": [{"idx": "0", "content": "x"}]},
         {"captions": [{"idx": "-1", "content": 3}]},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from functools import cached_property
 from hashlib import sha256
@@ -128,11 +127,11 @@ def _told_facts(record: Record, where: str) -> VideoFacts | None:
     """The facts of its video that a record tells; only both together spare a look at the file.
 
     Raises:
-        DataError: one is no number, or less than nothing.
+        DataError: one is no number, less than nothing or beyond any video.
     """
     told = {key: record.get(key) or 0 for key in ("frame_count", "fps")}
     for key, value in told.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
             raise DataError(f'{where}: "{key}" must be a number, not {value!r}; mend the record or leave it out.')
     frames, rate = int(told["frame_count"]), float(told["fps"])
     return VideoFacts(frames, rate) if frames and rate else None
