@@ -24,8 +24,14 @@ _LAZY = {
     "build": "navila.model.compose",
 }
 
-# transformers imports torchao wherever it is installed, which makes torch warn of what no user can mend.
-logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant()" not in str(record.msg))
+
+def _hush(logger: str, words: str) -> None:
+    logging.getLogger(logger).addFilter(lambda record: words not in str(record.msg))
+
+
+# transformers imports torchao and DeepSpeed wherever they are installed, and these warn of what no user can mend.
+_hush("torch.utils._pytree", "register_constant()")
+_hush("DeepSpeed", "Setting accelerator to CPU")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,8 @@ def build(
             "eos_token_id": words.eos_token_id,
             "pad_token_id": None,
         }
-        language_model = backend.build({**ids, **llm}, **options)
+        with _described("llm", "language model"):
+            language_model = backend.build({**ids, **llm}, **options)
     else:
         assert llm_folder is not None
         language_model = backend.from_pretrained(llm_folder, **options)
@@ -148,15 +150,8 @@ def _tokenizer(source: Any, backend: type[LLMBackend]) -> Any:
 def _vision_tower(part: Part, resolution: int | None, **options: Any) -> VisionEncoder:
     if isinstance(part, Mapping):
         encoder_class = vision_encoder(_type_of(part, "model_type", "vision_tower"))
-        try:
+        with _described("vision_tower", "vision encoder"):
             return encoder_class(part, **options)
-        except NavilaError:
-            raise
-        except Exception as error:
-            # The libraries refuse sizes that do not fit together in words of their own.
-            raise ConfigError(
-                f"The config given as vision_tower describes no vision encoder ({one_line(error)}): correct its sizes."
-            ) from error
     if not Path(part).is_dir() and str(part) in default_host().registry("vision-encoder"):
         spec = vision_encoder_spec(str(part))
         encoder_class = vision_encoder(spec.name)
@@ -169,7 +164,9 @@ def _vision_tower(part: Part, resolution: int | None, **options: Any) -> VisionE
 def _projector(part: Part, in_features: int, out_features: int) -> Projector:
     sizes = {"mm_hidden_size": in_features, "hidden_size": out_features}
     if isinstance(part, Mapping):
-        return projector(_type_of(part, "mm_projector_type", "mm_projector"))({**sizes, **part})
+        projector_class = projector(_type_of(part, "mm_projector_type", "mm_projector"))
+        with _described("mm_projector", "projector"):
+            return projector_class({**sizes, **part})
     if Path(part).is_dir():
         config = read_json(Path(part) / "config.json")
         return projector(_type_of(config, "mm_projector_type", "mm_projector")).from_pretrained(part, sizes)
@@ -177,6 +174,19 @@ def _projector(part: Part, in_features: int, out_features: int) -> Projector:
     spec = projector_spec(str(part))
     known = spec.aliases[0] if str(part) == spec.name and spec.aliases else str(part)
     return projector(spec.name)({**sizes, "mm_projector_type": known})
+
+
+@contextmanager
+def _described(part: str, what: str) -> Iterator[None]:
+    """Make what a library says of sizes that do not fit together a ConfigError."""
+    try:
+        yield
+    except NavilaError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"The config given as {part} describes no {what} ({one_line(error)}): correct its sizes."
+        ) from error
 
 
 def _type_of(config: Mapping[str, Any], key: str, part: str) -> str:

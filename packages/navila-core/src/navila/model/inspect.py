@@ -319,14 +319,16 @@ def _check_projector(module: Any, stored: list[StoredTensor] | None, folder: Pat
 
 
 def _check_llm(source: _Source, stored: list[StoredTensor] | None) -> None:
-    """Raise CheckpointError where a language model's files hold too little.
+    """Raise CheckpointError where a language model's files hold too little, or a tensor in another shape.
 
-    Numbers are compared, not names, as transformers renames tensors while loading.
+    Numbers are compared for what is missing, as transformers renames tensors while loading.
     """
     if stored is None or "quantization_config" in source.config():
         return
     with torch.device("meta"):
         model = llm_backend(source.model_type()).build(source.config())
+    saved = {tensor.name: tensor for tensor in stored}
+    check_shapes({name: t for name, t in model.state_dict().items() if name in saved}, saved, source.folder)
     needed, held = sum(p.numel() for p in model.parameters()), sum(t.count for t in stored)
     if held < needed:
         raise CheckpointError(
