@@ -76,11 +76,14 @@ def add(path: Path, name: str, entry: str | Mapping[str, str]) -> NamedDataset:
     told = {name: entry if isinstance(entry, str) else dict(entry)}
     line = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
     before = path.read_text(encoding="utf-8-sig") if path.exists() else ""
-    content = f"{before}{'' if not before or before.endswith(chr(10)) else chr(10)}{line}"
-    if yaml.safe_load(content) != entries | told:
-        # Something like {a: …} in braces, which takes no line more.
-        content = yaml.safe_dump(entries | told, sort_keys=False, allow_unicode=True)
-    write_atomically(path, content)
+    content = before + ("" if not before or before.endswith("\n") else "\n") + line
+    try:
+        whole = yaml.safe_load(content) == entries | told
+    except yaml.YAMLError:
+        whole = False
+    # Names in braces take no line more: they are written anew.
+    written = content if whole else yaml.safe_dump(entries | told, sort_keys=False, allow_unicode=True)
+    write_atomically(path, written)
     return made
 
 

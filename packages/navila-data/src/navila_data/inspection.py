@@ -164,7 +164,8 @@ def inspect_chunk(job: Job, chunk: tuple[int, int, int]) -> Seen:
         else:
             statistics.add(sample)
             after = following if isinstance(following, Sample) else None
-            if following is None or (after is not None and after.group != sample.group):
+            ends = after.group != sample.group if after is not None else following is None or not sample.history
+            if ends:
                 statistics.frames.update(contents.frames(dataset, index, sample))
             if problem := answer_problem(navigation_answer(sample)) if sample.history else "":
                 findings.append(finding(dataset, index, "answer", problem, sample.media[-1:]))

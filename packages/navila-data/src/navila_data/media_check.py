@@ -75,9 +75,6 @@ def _video_problem(file: File, depth: Depth) -> Problem | None:
             if decoded < packets:
                 return "corrupt", f"Only {decoded} of {packets} frames of {file} can be decoded: fetch it again."
     if told and told != packets:
-        return (
-            "header",
-            f"The header of {file} counts {told} frames, of which {packets} are there: what is read from the header "
-            "goes past its end; write it anew.",
-        )
+        why = f"The header of {file} counts {told} frames, but {packets} are there: fetch it again, or write it anew."
+        return "header", why
     return None
