@@ -97,7 +97,7 @@ class Processor:
 
     def _document(self, text: str) -> list[Span]:
         """A text as it stands, and the token that ends it; one in front is the tokenizer's affair."""
-        return [Span(text, "answer"), Span(self.tokenizer.eos_token or "", "stop")]
+        return [Span(text, "answer"), Span(str(self.tokenizer.eos_token or ""), "stop")]
 
     def encode(self, sample: Sample, *, epoch: int = 0) -> Encoded:
         """Tokenise a sample; seed, epoch and its frames decide what is random.

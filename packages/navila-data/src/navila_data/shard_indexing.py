@@ -8,6 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from navila.errors import DataError
 from navila_data.shards import ShardFiles, Shards, find_shards, index_name, index_places, parts_of, save_index
 from navila_data.tar_index import Keys, ShardIndex, index_shard
 
-#: What is found is saved as often as this, in s.
+#: What is found is saved after so many s, of a large index less often: saving takes a tenth of the time at most.
 SAVED_EVERY = 20.0
 
 Progress = Callable[[int, int], None]
@@ -48,7 +49,7 @@ def index_folder(files: ShardFiles, *, workers: int = 1, progress: Progress = la
     """Index shards, with `workers` processes; the result does not depend on them. Old indexes are replaced.
 
     Raises:
-        DataError: the index cannot be written.
+        DataError: the index cannot be written, or a process was killed.
     """
     states = [files.state(name) for name in files.names]
     name, unfinished = index_name(files, states), f"{files.keys}.unfinished"
@@ -62,22 +63,23 @@ def index_folder(files: ShardFiles, *, workers: int = 1, progress: Progress = la
     known = {state: known[state] for state in states if state in known and state not in broken}
     missing = [state for state in states if state not in known]
     progress(len(known), len(states))
-    saved = time.monotonic()
+    next_save = time.monotonic() + SAVED_EVERY
     try:
         found = _found([files.path(state[0]) for state in missing], files.keys, workers)
         for state, part in zip(missing, found, strict=True):
             known[state] = part
             progress(len(known), len(states))
-            if time.monotonic() - saved > SAVED_EVERY:
-                save_index(place / unfinished, list(known.items()))
-                saved = time.monotonic()
+            if (began := time.monotonic()) > next_save:
+                _save(place / unfinished, list(known.items()))
+                next_save = time.monotonic() + max(SAVED_EVERY, 10 * (time.monotonic() - began))
         if any(known[state].broken != broken.get(state) for state in missing) or not (place / name).exists():
-            save_index(place / name, [(state, known[state]) for state in states])
+            _save(place / name, [(state, known[state]) for state in states])
     except KeyboardInterrupt:
-        save_index(place / unfinished, list(known.items()))
+        _save(place / unfinished, list(known.items()))
         raise
-    except OSError as error:
-        raise DataError(f"The index cannot be written to {place} ({error.strerror}): free space there.") from None
+    except BrokenProcessPool:
+        _save(place / unfinished, list(known.items()))
+        raise DataError(f"A process that indexed {files.folder} was killed: use fewer --workers.") from None
     for old in [*place.glob(f"{files.keys}-*.index"), place / unfinished]:
         if old.name != name:
             old.unlink(missing_ok=True)
@@ -108,6 +110,13 @@ def _writable(places: Sequence[Path]) -> Path:
             continue
         return place
     raise DataError(f"Neither {places[0]} nor {places[-1]} can be written to: set NAVILA_CACHE to a folder that can.")
+
+
+def _save(path: Path, rows: Sequence[tuple[tuple[str, int, int], ShardIndex]]) -> None:
+    try:
+        save_index(path, rows)
+    except OSError as error:
+        raise DataError(f"The index {path} cannot be written ({error.strerror}): free space there.") from None
 
 
 def _found(paths: Sequence[Path], keys: Keys, workers: int) -> Iterator[ShardIndex]:
