@@ -142,3 +142,36 @@ def test_the_attention_alone_is_refused() -> None:
     llm: Any = backend.build(backend.tiny_config(), attn_implementation=SEQUENCE_PARALLEL)
     with pytest.raises(ConfigError, match="sequence_parallel="):
         llm(input_ids=torch.tensor([[5, 6, 7]]))
+
+
+def curve(recipe: Path, output: Path, processes: int, *flags: str) -> list[float]:
+    """Losses of a training, step by step."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    steps = ("--max_steps", "3", "--logging_steps", "1", "--save_strategy", "no", "--gradient_accumulation_steps", "2")
+    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "navila", "train", "--config", str(recipe)]
+    done = subprocess.run(
+        [*command, *steps, "--output_dir", str(output), *flags],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+# Each training starts processes that import the Trainer.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ring", "flags"),
+    [("1", ("--per_device_train_batch_size", "4")), ("2", ("--packing", "--packing_tokens", "300"))],
+)
+def test_trainings_of_divided_rows_have_the_losses_of_one_process(
+    recipe: Path, tmp_path: Path, ring: str, flags: tuple[str, ...]
+) -> None:
+    alone = curve(recipe, tmp_path / "alone", 1, *flags)
+    divided = ("--seq_parallel_size", "2", "--seq_parallel_ring_size", ring)
+    together = curve(recipe, tmp_path / "together", 2, *flags, *divided)
+    assert len(alone) == 3
+    assert together == pytest.approx(alone, abs=1e-5)

@@ -98,6 +98,15 @@ class TuningArguments:
         "Longest sequence in tokens, images expanded; where the language model has fewer positions, they are stretched "
         "(linear scaling of RoPE). [default: what the checkpoint was trained with, else 4096 or its positions]",
     )
+    seq_parallel_size: int = option(
+        1, "Processes that compute a row together, each a part of its tokens; -1 or 1 for each its own rows."
+    )
+    seq_parallel_ring_size: int = option(
+        1, "How many of them form a ring; the rest is Ulysses, which divides attention heads. -1 or 1 for no ring."
+    )
+    seq_parallel_ring_type: str = option(
+        "zigzag_ring_varlen", "Order of a row in the ring: zigzag_ring_varlen (equal work), or ring_varlen."
+    )
     callback: list[str] | None = option(None, "Registered callbacks to install.")  # noqa: RUF009 (None)
 
 

@@ -23,6 +23,8 @@ from transformers import set_seed
 from navila_train import checkpoints
 from navila_train.feed import Feed, make_feed, open_mixture, texts_of
 from navila_train.parse import Arguments
+from navila_train.sequence_parallel import SequenceGroups, SequenceParallel
+from navila_train.sequence_parallel.groups import check_sizes
 from navila_train.tokenizers import build_word_tokenizer
 from navila_train.trainer import LOG, LogFile, NavilaTrainer
 
@@ -45,6 +47,7 @@ def run(arguments: Arguments) -> None:
         return
     started = time.time()
     set_seed(training.seed)
+    parallel = sequence_parallel(arguments)
     mixture = open_mixture(arguments, arguments.data.data_mixture)
     for name, count in mixture.counts().items():
         say(f"data {name}: {count} samples an epoch")
@@ -57,18 +60,20 @@ def run(arguments: Arguments) -> None:
     if arguments.data.packing and model.llm.config._attn_implementation == "sdpa":
         # It would make a mask of all pairs of a row's tokens.
         model.llm.set_attn_implementation(PACKED)
+    if parallel is not None:
+        parallel.prepare(model)
     resume = checkpoints.to_resume(training.resume_from_checkpoint, output)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = training.process_index, processes()
+    if parallel is not None:
+        rank, world = parallel.groups.data_rank, parallel.groups.data_world
     start = Position()
     if resume is not None:
         say(f"resuming from {resume}")
         start = checkpoints.position(resume, training.gradient_accumulation_steps)
-    feed = make_feed(
-        model, mixture, arguments, max_length=length, rank=training.process_index, world=world, start=start
-    )
+    feed = make_feed(model, mixture, arguments, max_length=length, rank=rank, world=world, start=start)
     if resume is not None:
         checkpoints.require_same_data(resume, feed.identity)
-    trainer = make_trainer(model, feed, arguments)
+    trainer = make_trainer(model, feed, arguments, parallel)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.save_model(str(output))
     trainer.save_state()
@@ -203,7 +208,37 @@ def longest_sequence(model: NavilaForCausalLM, arguments: Arguments) -> int:
     return recorded or min(DEFAULT_LENGTH, getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH)
 
 
-def make_trainer(model: NavilaForCausalLM, feed: Feed, arguments: Arguments) -> NavilaTrainer:
+def sequence_parallel(arguments: Arguments) -> SequenceParallel | None:
+    """How rows are divided over processes; None if each process has rows of its own.
+
+    Raises:
+        ConfigError: the sizes do not fit, or options contradict each other.
+    """
+    training = arguments.training
+    size, ring = (1 if n == -1 else n for n in (training.seq_parallel_size, training.seq_parallel_ring_size))
+    check_sizes(size, ring, training.seq_parallel_ring_type, world=processes())
+    if size == 1:
+        return None
+    if arguments.data.share_prefix:
+        raise ConfigError("--share_prefix and --seq_parallel_size do not go together: leave one of them out.")
+    if not training.average_tokens_across_devices:
+        raise ConfigError(
+            "--seq_parallel_size weighs tokens over all processes: leave --average_tokens_across_devices out."
+        )
+    # Asking for it starts the process group.
+    if training.world_size != processes():
+        raise ConfigError(f"{processes()} processes were launched and {training.world_size} found each other.")
+    return SequenceParallel(SequenceGroups.open(size, ring, training.seq_parallel_ring_type))
+
+
+def processes() -> int:
+    """How many the launcher started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def make_trainer(
+    model: NavilaForCausalLM, feed: Feed, arguments: Arguments, parallel: SequenceParallel | None = None
+) -> NavilaTrainer:
     """Put model, data and Trainer together.
 
     Raises:
@@ -216,11 +251,11 @@ def make_trainer(model: NavilaForCausalLM, feed: Feed, arguments: Arguments) -> 
         LogFile(output / LOG),
         *(default_host().registry("callback").load(n)() for n in training.callback or ()),
     ]
-    trainer = NavilaTrainer(model, feed=feed, args=training, callbacks=callbacks)
-    if trainer.accelerator.num_processes != feed.batches.world:
+    trainer = NavilaTrainer(model, feed=feed, sequence_parallel=parallel, args=training, callbacks=callbacks)
+    if trainer.accelerator.num_processes != processes():
         # The Trainer would let every rank train alone, without a word.
         raise ConfigError(
-            f"{feed.batches.world} processes were launched and the Trainer sees {trainer.accelerator.num_processes}: "
+            f"{processes()} processes were launched and the Trainer sees {trainer.accelerator.num_processes}: "
             "set --use_cpu on machines without GPUs, or launch as many processes as there are GPUs."
         )
     return trainer

@@ -22,6 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from navila_train.checkpoints import mark_position
 from navila_train.feed import Feed
 from navila_train.parse import TrainingArguments
+from navila_train.sequence_parallel import SequenceParallel
 
 LOG = "train_log.jsonl"
 
@@ -31,10 +32,18 @@ class NavilaTrainer(transformers.Trainer):
 
     args: TrainingArguments
 
-    def __init__(self, model: NavilaForCausalLM, *, feed: Feed, **options: Any) -> None:
-        """`feed` gives the batches; the rest is as in `transformers.Trainer`."""
+    def __init__(
+        self,
+        model: NavilaForCausalLM,
+        *,
+        feed: Feed,
+        sequence_parallel: SequenceParallel | None = None,
+        **options: Any,
+    ) -> None:
+        """`feed` gives the batches, `sequence_parallel` divides them; the rest is as in `transformers.Trainer`."""
         super().__init__(model=model, train_dataset=feed.dataset, data_collator=feed.collator, **options)
         self.feed = feed
+        self.sequence_parallel = sequence_parallel
         self.throughput = Throughput(model.tokens_per_image)
         # To the Trainer the whole training is one pass, over a stream whose epochs may differ in length.
         self.args.max_steps = -(-len(feed.batches) // self.args.gradient_accumulation_steps)
@@ -63,6 +72,9 @@ class NavilaTrainer(transformers.Trainer):
         batches, count = super().get_batch_samples(*args, **options)
         for batch in batches:
             self.feed.failures.note(batch.pop("notes"))
+        if self.sequence_parallel is not None and count is not None:
+            # Every process of a group has counted the same labels.
+            count = count / self.sequence_parallel.size
         return batches, count
 
     def _save_checkpoint(self, *args: Any, **options: Any) -> None:
@@ -77,7 +89,9 @@ class NavilaTrainer(transformers.Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """The model's loss; logits are computed only where there are labels."""
         self.throughput.count(inputs)
-        return super().compute_loss(model, {**inputs, "supervised_logits_only": True}, *args, **options)
+        parallel = self.sequence_parallel
+        more = {"supervised_logits_only": True} if parallel is None else {"sequence_parallel": parallel}
+        return super().compute_loss(model, {**inputs, **more}, *args, **options)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Not counted: transformers' estimate ignores images and walks over all parameters at every step."""
@@ -111,7 +125,7 @@ class NavilaTrainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with tokens and samples a second since the last line."""
         if "loss" in logs:
-            logs = {**logs, **self.throughput.rates(self.accelerator.num_processes)}
+            logs = {**logs, **self.throughput.rates(self.feed.batches.world)}
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -155,9 +169,9 @@ class Throughput:
         self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
 
     def rates(self, processes: int) -> dict[str, float]:
-        """Per second over all processes, images counted as often as they were encoded; starts the next count.
+        """Per second over so many processes with batches of their own; starts the next count.
 
-        This process's count stands for all: their batches are of one size.
+        Images count as often as they were encoded. This process's count stands for all: their batches are of one size.
         """
         share = processes / max(time.perf_counter() - self.since, 1e-9)
         rates = {
