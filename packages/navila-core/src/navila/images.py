@@ -122,7 +122,7 @@ class ImageProcessor:
 
     def resize_and_crop(self, image: Image.Image) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 pixels of one image: the first half, resize and centre crop."""
-        image = image.convert("RGB")
+        image = _in_rgb(image)
         size = self.resized_size(image.width, image.height)
         if size != image.size:
             image = resize(image, size, self.resample)
@@ -181,7 +181,7 @@ def resize_image(
     image: Image.Image, processor: ImageProcessor, aspect_ratio: str | None = "resize"
 ) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 pixels of one image: `process_image` without the normalisation."""
-    image = image.convert("RGB")
+    image = _in_rgb(image)
     if aspect_ratio == "resize":
         image = resize(image, processor.target_size)
     elif aspect_ratio == "pad":
@@ -232,6 +232,11 @@ def resize(image: Image.Image, size: tuple[int, int], resample: int = Image.Resa
     """
     method = Image.Resampling(resample)
     return image.resize((size[0], image.height), method).resize(size, method)
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB; one that is so already is not copied."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -168,7 +168,7 @@ class PixelPipeline:
     def resize(self, image: Image.Image) -> Frame:
         """(H, W, 3) uint8 of the vision tower's size."""
         if self.decoding == "exact":
-            return np.array(resize_image(image, self.processor, self.aspect_ratio))
+            return np.asarray(resize_image(image, self.processor, self.aspect_ratio))
         return resize_pixels(np.array(image.convert("RGB")), self.processor, self.aspect_ratio)
 
     def normalise(self, frames: NDArray[np.uint8]) -> torch.Tensor:
