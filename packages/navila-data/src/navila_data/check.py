@@ -226,7 +226,7 @@ class _Check:
         rows = np.stack([media[firsts, 1], media[firsts, 2], samples], axis=1)
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
         tasks = [
-            FileTask(depth=self.settings.depth, rows=tuple(map(tuple, rows[first : first + FILES].tolist())))
+            FileTask(depth=self.settings.depth, rows=rows[first : first + FILES])
             for first in range(0, len(rows), FILES)
         ]
         self._progress("files", 0, len(rows))
@@ -249,15 +249,15 @@ class FileTask:
     """Files that are looked at in one go."""
 
     depth: Depth
-    rows: tuple[tuple[int, int, int], ...]
-    """Position of the first sample that shows a file, number of the medium there, samples that do."""
+    rows: NDArray[np.int64]
+    """(N, 3): position of the first sample that shows a file, number of the medium there, samples that do."""
 
 
 def check_files(job: Job, task: FileTask) -> list[Finding]:
     """What is wrong with some files."""
     sources = open_sources(job)
     found: list[Finding] = []
-    for position, which, samples in task.rows:
+    for position, which, samples in task.rows.tolist():
         dataset, index = sources.locate(position)
         medium = dataset[index].media[which]
         if medium is None:
