@@ -219,3 +219,13 @@ def test_a_mixture_takes_a_part_of_a_folder(tmp_path: Path):
     mixture = Mixture.open(f"webdataset:{tmp_path}[1:3]")
     assert [levels(mixture[i].media) for i in range(len(mixture))] == [[1], [2]]
     assert isinstance(mixture[0].media[0], TarMember)
+
+
+def test_the_rest_of_a_broken_shard_is_told_when_it_is_read_and_not_before(tmp_path: Path):
+    dataset_of(tmp_path, {"a.png": picture(1), "a.txt": b"Text.", "b.png": picture(2), "b.txt": b"Text."})
+    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:2570])
+    mixture = Mixture.open(f"webdataset:{tmp_path}")
+    assert [group for _, group in mixture.groups()] == ["0.tar/a", ""]
+    assert mixture[0].turns
+    with pytest.raises(DataError, match=r"0\.tar is cut off at byte 2570 inside b\.png"):
+        mixture[1]

@@ -77,7 +77,11 @@ class WebDataset(Dataset):
 
     def group(self, index: int) -> str:
         """Its shard and key: no two samples share media."""
-        found = self.shards[index]
+        try:
+            found = self.shards[index]
+        except DataError:
+            # The rest of a broken shard, which is told when it is read.
+            return ""
         return f"{found.shard.name}/{found.key}"
 
     def runs(self) -> NDArray:

@@ -24,6 +24,8 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tiff", "tif")
 VIDEOS = ("mp4", "mkv", "webm", "avi", "mov")
 #: Images of a document and of a question that are shown; VILA's numbers.
 MAX_DOCUMENT_IMAGES, MAX_QUESTION_IMAGES = 6, 8
+#: Letters from which on a name is no file's: it is looked at as base64 alone.
+LONGEST_NAME = 1024
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
 
@@ -52,7 +54,7 @@ class _Found:
     def images(self) -> list[TarMember]:
         """Its image files in the order of their names, numbers by value."""
         names = [name for name in self.files if name.rpartition(".")[2] in IMAGES]
-        names.sort(key=lambda name: [(int(n or 0), text) for text, n in re.findall(r"([^\d]*)(\d*)", name)])
+        names.sort(key=lambda name: [(text, int(n or 0)) for text, n in re.findall(r"([^0-9]*)([0-9]*)", name)])
         return [self.files[name] for name in names]
 
     def image(self, name: Any, alone: bool) -> Medium:
@@ -65,20 +67,22 @@ class _Found:
         """
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{self.where}: an image must be a file name or base64, not {name!r}; mend the record.")
-        images = self.images()
-        for file in images:
-            if name in (file.name, PurePosixPath(file.name).name) or PurePosixPath(name).name == _extension(file, self):
-                return file
-        named = PurePosixPath(name).name
-        same = [file for file in images if PurePosixPath(file.name).name == named]
-        if len(same) == 1:
-            return same[0]
-        if alone and len(images) == 1:
-            return images[0]
+        file = self._file(name, alone) if len(name) < LONGEST_NAME else None
+        if file is not None:
+            return file
         begin = name.index(",") + 1 if name.startswith("data:") and "," in name else 0
         if len(name) - begin >= 64 and _BASE64.fullmatch(name, begin):
             return self._inline(name[begin:])
         raise DataError(f"{self.where}: there is no image {name[:80]!r} in the sample; write the shard again.")
+
+    def _file(self, name: str, alone: bool) -> TarMember | None:
+        """The image file of a name: whole, without its folder, or the extension it has in the sample."""
+        images = {spelled: file for spelled, file in self.files.items() if spelled.rpartition(".")[2] in IMAGES}
+        last = PurePosixPath(name).name
+        for spelled, file in images.items():
+            if name == file.name or last in (PurePosixPath(file.name).name, spelled):
+                return file
+        return next(iter(images.values())) if alone and len(images) == 1 else None
 
     def _inline(self, text: str) -> Base64:
         member = self.files["json"]
@@ -244,11 +248,6 @@ def _without_marks(text: str) -> str:
 
 def _escaped_around_images(text: str) -> str:
     return IMAGE_TOKEN.join(map(escape_user_text, text.split(IMAGE_TOKEN)))
-
-
-def _extension(file: TarMember, found: _Found) -> str:
-    """The extension under which a sample has a file."""
-    return next(name for name, member in found.files.items() if member is file)
 
 
 def _content(file: TarMember) -> bytes:
