@@ -118,17 +118,20 @@ def test_a_server_that_is_not_there_is_named():
 
 
 def test_a_refused_question_is_not_repeated():
-    with server((400, {}, b"too long")) as (endpoint, requests):
-        with pytest.raises(NoAnswerError, match=r"refuses a question: it gives the status 400 \(too long\)"):
-            endpoint.ask(MESSAGES)
+    refusal = r"refuses a question: it gives the status 400 \(too long\)"
+    with server((400, {}, b"too long")) as (endpoint, requests), pytest.raises(NoAnswerError, match=refusal):
+        endpoint.ask(MESSAGES)
     assert len(requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_wrong_key_or_model_stops_and_the_key_is_not_told(status: int):
-    with server((status, {}, f"bad key {KEY}".encode())) as (endpoint, requests):
-        with pytest.raises(EndpointError, match="check the URL, the model and OPENAI_API_KEY") as caught:
-            endpoint.ask(MESSAGES)
+    advice = "check the URL, the model and OPENAI_API_KEY"
+    with (
+        server((status, {}, f"bad key {KEY}".encode())) as (endpoint, requests),
+        pytest.raises(EndpointError, match=advice) as caught,
+    ):
+        endpoint.ask(MESSAGES)
     assert len(requests) == 1
     assert KEY not in str(caught.value)
     assert KEY not in repr(endpoint)
@@ -137,9 +140,9 @@ def test_a_wrong_key_or_model_stops_and_the_key_is_not_told(status: int):
 def test_the_key_follows_no_redirection():
     with server((200, {}, completion("Mine."))) as (other, stolen):
         for status in (302, 307):
-            with server((status, {"Location": f"{other.url}/chat/completions"}, b"")) as (endpoint, _):
-                with pytest.raises(EndpointError, match=f"a redirection to {other.url}"):
-                    endpoint.ask(MESSAGES)
+            reply = (status, {"Location": f"{other.url}/chat/completions"}, b"")
+            with server(reply) as (endpoint, _), pytest.raises(EndpointError, match=f"a redirection to {other.url}"):
+                endpoint.ask(MESSAGES)
     assert stolen == []
 
 

@@ -28,7 +28,7 @@ _OF_EPISODES = (
     "skip_misfits",
     "workers",
 )
-_OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path"), "jsonl": ()}
+_OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path")}
 
 
 @click.command()
@@ -85,8 +85,8 @@ def convert(
 
     `--from vln-ce` walks the episodes of a file and writes NaVILA-Dataset's format, as `navila data record` does; the
     result does not depend on --workers. `--to lerobot` writes navigation steps as a LeRobotDataset v3.0, `--to llava`
-    a mixture of images as LLaVA's conversations, `--to jsonl` the records of a folder one a line. An interrupted
-    conversion goes on when the same command is run again.
+    a mixture of images and steps as LLaVA's conversations. An interrupted conversion goes on when the same command is
+    run again.
     """
     if (origin is None) == (target is None):
         raise ConfigError("Give either --from vln-ce, to walk episodes, or --to FORMAT, to write data in another one.")
@@ -119,11 +119,8 @@ def convert(
             manifest = export(Path(source), output, ExportSettings(**chosen), progress=progress)
         click.echo(f"{manifest['records']} steps of {manifest['episodes']} episodes in {output}")
         return
-    from navila_data.rewriting import to_jsonl, to_llava
+    from navila_data.llava_export import to_llava
 
     with progress_bar("records", "no records") as progress:
-        if target == "llava":
-            manifest = to_llava(source, output, progress=progress, **chosen)
-        else:
-            manifest = to_jsonl(Path(source), output, progress=progress)
+        manifest = to_llava(source, output, progress=progress, **chosen)
     click.echo(f"{manifest['records']} records in {output}")
