@@ -140,7 +140,7 @@ def test_a_question_shows_its_images_in_front(tmp_path: Path):
         "b.json": {"question": "2 + 2?", "answer": "4"},
     }
     dataset = dataset_of(tmp_path, files)
-    assert [turn.text for turn in dataset[0].turns] == ["<image>\n<image>\nWhat is it?\n", "A cat."]
+    assert [turn.text for turn in dataset[0].turns] == ["<image>\n<image>\nWhat is it?", "A cat."]
     assert levels(dataset[0].media) == [7, 8]
     assert [turn.text for turn in dataset[1].turns] == ["2 + 2?", "4"]
 

@@ -235,7 +235,7 @@ def _question(found: _Found) -> tuple[tuple[Turn, ...], tuple[Medium, ...]]:
         pairs[-1] = [pairs[-1][0].replace("\n", ""), answer]
     else:
         pairs = [[question, answer]]
-    texts = [_without_marks(text) for pair in pairs for text in pair]
+    texts = [_without_marks(text).strip() for pair in pairs for text in pair]
     texts[0] = f"{IMAGE_TOKEN}\n" * len(media) + texts[0]
     return tuple(Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(texts)), media
 
