@@ -71,7 +71,7 @@ class DataArguments:
         None, "Tokens of a packed row. [default: 16384 for 80 GB of GPU memory, in proportion]"
     )
     image_decoding: str = option(
-        "exact", "exact, or fast: JPEGs are read four times as fast, and a pixel in a hundred is a level (1/255) off."
+        "exact", "exact, or fast: JPEGs are read several times as fast, some pixels in a thousand a level (1/255) off."
     )
     frame_cache_mb: int = option(1024, "Memory for decoded frames, MiB.")
     frame_cache_dir: str | None = option(
