@@ -53,8 +53,10 @@ class ScriptedModel:
         self.encoded += [int(value) for value in pixels[:, 0]]
         return pixels[:, None, :]
 
-    def generate(self, *, input_ids: torch.Tensor, image_features: torch.Tensor, **options: Any) -> torch.Tensor:
-        rows = image_features.reshape(len(input_ids), -1).int().tolist()
+    def generate(
+        self, *, input_ids: torch.Tensor, image_features: torch.Tensor, image_index: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        rows = image_features[image_index].reshape(len(input_ids), -1).int().tolist()
         self.shown += rows
         said = [self.tokenizer.encode(self.answers.pop(0), add_special_tokens=False) for _ in rows]
         longest = max(map(len, said))

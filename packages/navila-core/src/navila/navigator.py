@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,6 +38,7 @@ from navila.constants import IGNORE_INDEX
 from navila.conversation import Template
 from navila.errors import ConfigError
 from navila.frames import sample_indices
+from navila.model.media import Frame, encode
 from navila.prompts import navigation_prompt, normalise_instruction
 from navila.tokenization import tokenize_supervised
 
@@ -48,15 +49,6 @@ if TYPE_CHECKING:
 ImageLike = Image.Image | NDArray[np.uint8]
 #: Side of the black padding images in pixels, as the original trainer has it.
 PADDING_SIZE = 512
-
-
-@dataclass(eq=False)
-class _Frame:
-    """One observation: the image until it is encoded, its features afterwards."""
-
-    image: Image.Image | None = None
-    features: torch.Tensor | None = None
-    """(T, D)."""
 
 
 class Navigator:
@@ -100,12 +92,12 @@ class Navigator:
         self.on_unparsed = on_unparsed
         self.parse_profile: Literal["lenient", "strict"] = parse_profile
         self.max_new_tokens = max_new_tokens
-        self._padding = _Frame(Image.new("RGB", (PADDING_SIZE, PADDING_SIZE)))
+        self._padding = Frame(Image.new("RGB", (PADDING_SIZE, PADDING_SIZE)))
         self._prompt_ids: list[int] | None = None
         self._clear()
 
     def _clear(self) -> None:
-        self._history: list[_Frame] = []
+        self._history: list[Frame] = []
         self._pending: deque[int] = deque()
         self._last: Action | None = None
         self.n_decisions = 0
@@ -140,7 +132,7 @@ class Navigator:
 
     def observe(self, image: ImageLike) -> None:
         """Record the image seen before a primitive that needs no decision: the second and later ones of an action."""
-        self._history.append(_Frame(_as_pil(image)))
+        self._history.append(Frame(_as_pil(image)))
 
     def step(self, image: ImageLike) -> int:
         """The next primitive for the current image: a pending one of the last action, or the first of a new one."""
@@ -159,11 +151,11 @@ class Navigator:
             answers.append([label for label in labels if label != IGNORE_INDEX])
         return answers
 
-    def _sampled(self, current: _Frame) -> list[_Frame]:
+    def _sampled(self, current: Frame) -> list[Frame]:
         frames = [*self._history, current]
         return [self._padding if i < 0 else frames[i] for i in sample_indices(len(frames), self.num_frames)]
 
-    def _decide(self, text: str, current: _Frame) -> Action:
+    def _decide(self, text: str, current: Frame) -> Action:
         action = parse(text, self.parse_profile)
         self.n_decisions += 1
         if action.status == "unparsed":
@@ -199,12 +191,12 @@ def act_batch(navigators: Sequence[Navigator], images: Sequence[ImageLike]) -> l
         if navigator.model is not model:
             raise ConfigError("act_batch needs navigators of one model: group them by model.")
         prompts.append(navigator._prompt_ids)
-    current = [_Frame(_as_pil(image)) for image in images]
+    current = [Frame(_as_pil(image)) for image in images]
     _share_padding(navigators)
     sampled = [frame for navigator, now in zip(navigators, current, strict=True) for frame in navigator._sampled(now)]
     with torch.inference_mode():
-        features = _encode(model, sampled)
-        texts = _generate(navigators, prompts, features)
+        features, index = encode(model, sampled)
+        texts = _generate(navigators, prompts, features, index)
     return [navigator._decide(text, now) for navigator, text, now in zip(navigators, texts, current, strict=True)]
 
 
@@ -215,25 +207,10 @@ def _share_padding(navigators: Sequence[Navigator]) -> None:
         navigator._padding = padding
 
 
-def _encode(model: NavilaForCausalLM, frames: Sequence[_Frame]) -> torch.Tensor:
-    """Features (N, T, D) of the frames; those seen for the first time are encoded in one batch and lose their image."""
-    new = list({id(frame): frame for frame in frames if frame.features is None}.values())
-    if new:
-        pixels = model.process_images([frame.image for frame in new if frame.image is not None])
-        encoded = model.encode_images(pixels.to(model.vision_tower.device, model.vision_tower.dtype))
-        for frame, features in zip(new, encoded, strict=True):
-            # A copy: a view would keep the whole batch's features alive.
-            frame.features, frame.image = features.clone(), None
-    return torch.stack([_features(frame) for frame in frames])
-
-
-def _features(frame: _Frame) -> torch.Tensor:
-    assert frame.features is not None
-    return frame.features
-
-
-def _generate(navigators: Sequence[Navigator], prompts: Sequence[list[int]], features: torch.Tensor) -> list[str]:
-    """Greedy answers to prompts of different lengths."""
+def _generate(
+    navigators: Sequence[Navigator], prompts: Sequence[list[int]], features: torch.Tensor, index: torch.Tensor
+) -> list[str]:
+    """Greedy answers to prompts of different lengths; `features` (N, T, D) are shown in the order of `index` (K,)."""
     model = navigators[0].model
     longest = max(map(len, prompts))
     input_ids = torch.full((len(prompts), longest), model.pad_id(), dtype=torch.long)
@@ -249,6 +226,7 @@ def _generate(navigators: Sequence[Navigator], prompts: Sequence[list[int]], fea
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
         image_features=features,
+        image_index=index,
         max_new_tokens=max(navigator.max_new_tokens for navigator in navigators),
         do_sample=False,
         **options,

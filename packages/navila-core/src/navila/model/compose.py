@@ -155,8 +155,9 @@ def _vision_tower(part: Part, resolution: int | None, **options: Any) -> VisionE
     if not Path(part).is_dir() and str(part) in default_host().registry("vision-encoder"):
         spec = vision_encoder_spec(str(part))
         encoder_class = vision_encoder(spec.name)
+        config = encoder_class.default_config(spec.name)
         _log.warning("%s gets random weights: for trained ones, give its folder or Hub id as vision_tower.", spec.name)
-        return encoder_class(encoder_class.default_config(spec.name), **options)
+        return encoder_class(config, **options)
     folder = checkpoint_folder(part)
     return vision_encoder(model_type_of(folder, None)).from_pretrained(folder, image_size=resolution, **options)
 

@@ -78,9 +78,10 @@ def _lines(facts: CheckpointFacts) -> Iterator[tuple[str, str]]:
     )
     if facts.kv_cache is not None:
         yield "KV cache", f"{size(facts.kv_cache)} for 1000 tokens in float16"
-    # A file names every plugin that was installed; those of its parts are what matters.
+    # A file names every plugin that was installed; those of its parts are what matters, where they are known.
+    unknown = any(part.loaded_by is None for part in facts.parts)
     owners = {"navila-core", *((part.loaded_by or "").partition(" ")[0] for part in facts.parts)}
-    writers = [f"{dist} {version}" for dist, version in facts.made_by.items() if dist in owners]
+    writers = [f"{dist} {version}" for dist, version in facts.made_by.items() if unknown or dist in owners]
     yield "Written by", ", ".join(writers) or "not on record"
     yield "Files", f"{len(facts.files)}, {size(sum(facts.files.values()))}"
 
