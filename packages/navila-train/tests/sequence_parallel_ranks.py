@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from navila.model import NavilaForCausalLM, build
+from navila.model.adapters import add_lora
 from navila.model.components import llm_backend
 from navila_train.sequence_parallel import SequenceGroups, SequenceParallel, ShardedBatch, layout
 from navila_train.tokenizers import build_word_tokenizer
@@ -47,6 +48,9 @@ class Case:
     checkpointing: bool = False
     items: bool = False
     """Divide by the labels of all groups, as the Trainer does."""
+    lora: bool = False
+    idle: bool = False
+    """The last group has a row without images or labels, as at the end of a stream."""
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,6 +75,7 @@ def cases(world: int) -> dict[str, Case]:
             for family in FAMILIES[1:]:
                 window = {"sliding_window": 6} if family == "phi3" else {}
                 found[f"{mode}-{family}"] = Case(**sizes, family=family, llm=window)
+            found[f"{mode}-lora"] = Case(**sizes, lora=True, checkpointing=True)
             found[f"{mode}-time-tokens"] = Case(**sizes, config={"num_time_tokens": 8, "soft_ce_std": 1.5})
     if world == 8:
         return found
@@ -82,6 +87,7 @@ def cases(world: int) -> dict[str, Case]:
         found["window-in-hybrid"] = Case(size=4, ring=2, family="mistral")
         for ring in (1, 2):
             found[f"two-groups-ring{ring}"] = Case(size=2, ring=ring, items=True)
+            found[f"idle-group-ring{ring}"] = Case(size=2, ring=ring, items=True, idle=True)
         found["router-of-two-groups"] = Case(size=2, family="mixtral", rows="left")
     return found
 
@@ -101,7 +107,11 @@ def make_model(case: Case) -> NavilaForCausalLM:
         # Shorter than some samples and longer than others.
         config["sliding_window"] = 6
     words = build_word_tokenizer(["a b c d e f g h"])
-    return build(config, TOWER, "mlp_downsample", words, attn_implementation="sdpa", **case.config).train()
+    model = build(config, TOWER, "mlp_downsample", words, attn_implementation="sdpa", **case.config)
+    if case.lora:
+        # Updates begin at zero, where half of their parameters learn nothing.
+        add_lora(model, r=4, dropout=0.0, init_lora_weights=False)
+    return model.train()
 
 
 def make_batch(case: Case, model: NavilaForCausalLM, seed: int) -> dict[str, Tensor]:
@@ -154,6 +164,9 @@ def run_case(case: Case) -> dict[str, Any]:
     groups = SequenceGroups.open(case.size, case.ring, case.ring_type)
     model = make_model(case)
     batches = [make_batch(case, model, seed) for seed in range(groups.data_world)]
+    if case.idle:
+        row = {"input_ids": torch.tensor([[0]]), "labels": torch.tensor([[-100]])}
+        batches[-1] = {**row, "position_ids": torch.tensor([[0]])}
     items = {"num_items_in_batch": torch.tensor(sum(map(labels_in, batches)))} if case.items else {}
     expected = 0.0
     for batch in batches:
