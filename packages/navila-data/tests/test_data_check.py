@@ -275,6 +275,8 @@ def test_warnings_alone_end_well_and_wrong_names_are_mistakes(tmp_path: Path) ->
     write(tmp_path, walk(tmp_path, ["Go on.", STOP_ANSWER]))
     assert main(["data", "check", f"vln:{tmp_path}"]) == 0
     assert main(["data", "check", f"nvl:{tmp_path}"]) == 2
+    (tmp_path / "file").touch()
+    assert main(["data", "check", f"vln:{tmp_path}", "--output", str(tmp_path / "file" / "report")]) == 2
     assert main(["data", "check", f"vln:{tmp_path}", "--model", str(tmp_path / "none")]) == 2
     with pytest.raises(UnknownComponentError):
         found(f"vln:{tmp_path}", against="nobody")

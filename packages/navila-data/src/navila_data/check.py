@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from navila.errors import ConfigError
 from navila.files import write_atomically
 from navila.plugins import default_host
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def check(
     """Check a mixture; with `output`, write `findings.jsonl`, `report.html` and, last, `report.json` there.
 
     Raises:
-        ConfigError, UnknownComponentError: the mixture names what there is not.
+        ConfigError, UnknownComponentError: the mixture names what there is not, or `output` cannot be written.
         CheckpointError: the model cannot be read.
         DataError: a process died.
     """
@@ -111,9 +112,13 @@ def check(
         return _Check(settings, None, progress).run()
     from navila_data.check_report import write_page
 
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "report.json").unlink(missing_ok=True)
-    with (output / "findings.jsonl").open("w", encoding="utf-8") as lines:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").unlink(missing_ok=True)
+        lines = (output / "findings.jsonl").open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written ({error.strerror}): choose another --output.") from None
+    with lines:
         result = _Check(settings, lines, progress).run()
     write_page(output / "report.html", result)
     write_atomically(output / "report.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
@@ -121,7 +126,7 @@ def check(
 
 
 class _Check:
-    """One run; what grows with the data is 24 bytes a record, 32 a file, and the vocabulary."""
+    """One run; what grows with the data is 24 bytes a record, 32 a file, a few times over, and the vocabulary."""
 
     def __init__(self, settings: CheckSettings, lines: TextIO | None, progress: Progress) -> None:
         self.settings = settings

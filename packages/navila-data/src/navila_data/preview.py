@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from navila.conversation import Span, Template, get_template
-from navila.errors import DataError
+from navila.errors import ConfigError, DataError
 from navila.files import write_atomically
 from navila.pages import page
 
@@ -48,6 +47,7 @@ def write_preview(
 
     Raises:
         UnknownComponentError: there is no such template.
+        ConfigError: the page cannot be written.
     """
     template = get_template(conversation) if processors is None else processors[1].template
     drawn = np.random.default_rng(seed).choice(len(mixture), min(count, len(mixture)), replace=False)
@@ -58,7 +58,10 @@ def write_preview(
         f"{html.escape(getattr(template, 'name', conversation))} renders them; "
         f'<mark>what is marked</mark> is learned.{with_tokens}</p><div class="cards">{cards}</div>'
     )
-    write_atomically(path, page(title, body, style=style()))
+    try:
+        write_atomically(path, page(title, body, style=style()))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file.") from None
     return len(drawn)
 
 
@@ -105,8 +108,13 @@ def _rendered(sample: Sample, template: Template) -> list[Span]:
 
 
 def _spans(spans: Sequence[Span]) -> str:
-    """Spans as HTML, what is learned marked."""
-    return "".join(f"<mark>{_text(s.text)}</mark>" if s.supervised else _text(s.text) for s in spans)
+    """Spans as HTML; marked is what is learned, of which images are no part."""
+    return "".join(_marked(span.text) if span.supervised else _text(span.text) for span in spans)
+
+
+def _marked(text: str) -> str:
+    pieces = [f"<mark>{html.escape(piece)}</mark>" if piece else "" for piece in text.split(IMAGE_TOKEN)]
+    return _text(IMAGE_TOKEN).join(pieces)
 
 
 def _text(text: str) -> str:
@@ -122,7 +130,7 @@ def _tokens(sample: Sample, whole: Processor, limited: Processor) -> tuple[str, 
     encoded = limited.encode(sample)
     facts = [f"{limited.length(encoded):,} tokens, {sum(i != IGNORE_INDEX for i in encoded.labels)} of them learned"]
     if encoded.shortened:
-        length = whole.length(whole.encode(replace(sample)))
+        length = whole.length(whole.encode(sample))
         facts.append(f"shortened from {length:,} tokens to the {limited.max_length:,} that the model takes")
     return "".join(_shades(encoded, limited)), facts
 

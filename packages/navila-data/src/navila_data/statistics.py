@@ -54,7 +54,8 @@ class Statistics:
         self.black[sample.source] += sum(medium is None for medium in sample.media)
         question = instruction(sample)
         words = _WORD.findall(question.lower())
-        self.words[len(words)] += 1
+        if any(turn.role == "user" for turn in sample.turns):
+            self.words[len(words)] += 1
         self.vocabulary.update(words)
         if sample.history:
             self.answers[counted_answer(navigation_answer(sample))] += 1

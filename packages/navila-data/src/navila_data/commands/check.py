@@ -80,7 +80,7 @@ def check(
         try:
             result = run(settings, output, progress)
         except KeyboardInterrupt:
-            raise Interrupted("Stopped before the end: nothing was reported.") from None
+            raise Interrupted("Stopped before the end: run the same command again.") from None
     _summarise(result)
     if output is not None:
         click.echo(f"{output / 'report.html'}")
