@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from navila.endpoint import Endpoint, EndpointError, NoAnswerError, image_part, text_part
+from navila.endpoint import Endpoint, EndpointError, NoAnswerError, UnreachableError, image_part, text_part
 from navila.errors import ConfigError
 
 MESSAGES = [{"role": "user", "content": "What is it?"}]
@@ -105,7 +105,7 @@ def test_pauses_grow_and_are_as_long_as_the_server_asks_but_not_endless():
 def test_a_server_that_hangs_is_given_up():
     with server(3.0) as (endpoint, requests):
         impatient = Endpoint(url=endpoint.url, model="tiny", attempts=2, pause=0.01, timeout=0.3)
-        with pytest.raises(NoAnswerError, match=r"failed 2 times: it gives no answer \(.*timed out"):
+        with pytest.raises(UnreachableError, match=r"failed 2 times: it gives no answer \(.*timed out"):
             impatient.ask(MESSAGES)
     assert len(requests) == 2
 
@@ -113,7 +113,7 @@ def test_a_server_that_hangs_is_given_up():
 def test_a_server_that_is_not_there_is_named():
     with server((200, {}, b"")) as (endpoint, _):
         pass
-    with pytest.raises(NoAnswerError, match=f"{endpoint.url} failed 4 times.*refused"):
+    with pytest.raises(UnreachableError, match=f"{endpoint.url} failed 4 times.*refused"):
         endpoint.ask(MESSAGES)
 
 

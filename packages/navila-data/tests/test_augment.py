@@ -220,12 +220,31 @@ def test_an_endpoint_that_is_down_stops_the_run_and_keeps_what_was_answered(
     scribe: Scribe, captions: Path, tmp_path: Path
 ):
     scribe.misbehave = {str(number): 503 for number in range(6, COUNT)}
-    with pytest.raises(EndpointError, match=r"10 questions in a row .* run the same command again"):
+    with pytest.raises(EndpointError, match=r"question 10 in a row .* run the same command again"):
         run(scribe, f"llava:{captions}", tmp_path / "qa")
     scribe.misbehave = {}
     before = scribe.asked.total()
     assert run(scribe, f"llava:{captions}", tmp_path / "qa")["records"] == COUNT
     assert scribe.asked.total() - before == COUNT - 6
+
+
+def test_an_endpoint_that_never_answers_is_given_up_soon(scribe: Scribe, captions: Path, tmp_path: Path):
+    scribe.misbehave = {str(number): 503 for number in range(COUNT)}
+    with pytest.raises(EndpointError, match="question 4 in a row"):
+        run(scribe, f"llava:{captions}", tmp_path / "qa")
+    assert scribe.asked.total() < COUNT
+
+
+def test_navigation_steps_have_no_captions(scribe: Scribe, tmp_path: Path):
+    (tmp_path / "walk" / "train").mkdir(parents=True)
+    record = {"video_id": "1", "frames": ["a.jpg"], "q": "Go.", "a": "The next action is stop."}
+    (tmp_path / "walk" / "annotations.json").write_text(json.dumps([record]))
+    command = [sys.executable, "-m", "navila", "data", "augment", "caption2qa", f"vln:{tmp_path / 'walk'}"]
+    command += ["--api-base", scribe.url, "--api-model", "scribe", "--output", str(tmp_path / "qa")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is a navigation step" in done.stderr
+    assert scribe.asked.total() == 0
 
 
 def test_a_wrong_key_stops_at_once(scribe: Scribe, captions: Path, tmp_path: Path):

@@ -37,6 +37,10 @@ class NoAnswerError(NavilaError):
     """One question was refused, or all attempts to ask it failed."""
 
 
+class UnreachableError(NoAnswerError):
+    """All attempts to ask a question failed: the endpoint may be down, or the question take too long."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """A model behind a URL; may be asked from several threads at once."""
@@ -81,7 +85,8 @@ class Endpoint:
             **settings: `temperature`, `max_tokens`, `seed` and whatever else the server takes.
 
         Raises:
-            NoAnswerError: the question is refused (4xx), or all attempts failed.
+            NoAnswerError: the question is refused (4xx).
+            UnreachableError: all attempts failed.
             EndpointError: every question would be refused: wrong URL, model or key.
         """
         body = json.dumps({"model": self.model, "messages": list(messages), **settings}).encode()
@@ -112,7 +117,7 @@ class Endpoint:
                     f"check the URL, the model and {KEY_VARIABLE}."
                 )
             raise NoAnswerError(f"The endpoint {self.url} refuses a question: it gives {problem}.")
-        raise NoAnswerError(f"The endpoint {self.url} failed {self.attempts} times: it gives {problem}.")
+        raise UnreachableError(f"The endpoint {self.url} failed {self.attempts} times: it gives {problem}.")
 
     def _post(self, body: bytes) -> tuple[int, Message, bytes]:
         """Status, headers and content of one attempt; everything that goes wrong on the way is an OSError."""

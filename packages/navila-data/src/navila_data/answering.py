@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from navila.endpoint import Endpoint, EndpointError, NoAnswerError, image_part, text_part
+from navila.endpoint import Endpoint, EndpointError, NoAnswerError, UnreachableError, image_part, text_part
 from navila.errors import DataError, NavilaError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: How often a question is asked whose answer has the wrong form.
 TRIES = 3
-#: Questions in a row that fail before nothing more is asked: then the fault is not theirs.
+#: Questions in a row that could not be asked before nothing more is asked: then the fault is not theirs.
 FAILURES_IN_A_ROW = 10
 
 
@@ -174,10 +174,13 @@ def answer_all(
         Why there is no answer, by key, of those that failed.
 
     Raises:
-        EndpointError: nothing can be asked, or `FAILURES_IN_A_ROW` questions failed; the log keeps what was answered.
+        EndpointError: nothing can be asked, or the endpoint was out of reach for `FAILURES_IN_A_ROW` questions, or the
+            first ones; the log keeps what was answered.
     """
     failures: dict[str, str] = {}
     row = 0
+    # Where no one answers from the beginning, nobody waits for ten to be given up one after the other.
+    most = min(FAILURES_IN_A_ROW, max(2, answerer.parallel))
     todo = _unanswered(questions, log, progress)
     pending: dict[Future[Any], Question] = {}
     pool = ThreadPoolExecutor(answerer.parallel)
@@ -191,17 +194,20 @@ def answer_all(
                 question = pending.pop(future)
                 try:
                     log.append(question.key, future.result())
-                    row = 0
+                    row, most = 0, FAILURES_IN_A_ROW
                 except EndpointError:
                     raise
-                except NavilaError as error:
+                except UnreachableError as error:
                     failures[question.key] = str(error)
                     row += 1
-                    if row >= FAILURES_IN_A_ROW:
+                    if row >= most:
                         raise EndpointError(
-                            f"{row} questions in a row have no answer, the last because: {error} What was answered is "
+                            f"{error} That was question {row} in a row without an answer; what was answered before is "
                             f"kept in {log.path.parent}: run the same command again to go on."
                         ) from None
+                except NavilaError as error:
+                    failures[question.key] = str(error)
+                    row = 0
                 progress()
     finally:
         answerer.stop()

@@ -85,9 +85,11 @@ class JobFolder:
     def _require_same(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}
         key = next((key for key in self.settings if self.settings[key] != found.get(key)), None)
+        if key is not None and key not in found:
+            raise ConfigError(f"{self.folder} holds something else than this {self.job}: choose another --output.")
         if key is not None:
             raise ConfigError(
-                f"{self.folder} holds a {self.job} with {key} {found.get(key)!r}, not {self.settings[key]!r}: repeat "
+                f"{self.folder} holds the {self.job} with {key} {found.get(key)!r}, not {self.settings[key]!r}: repeat "
                 "its settings to resume it, or choose another --output."
             )
 

@@ -136,7 +136,8 @@ def caption2qa(
     from navila_data.mixture import Mixture
 
     settings = CaptionSettings(task=task, questions=questions, most_failed=max_failed)
-    mixture = Mixture.open(data, data_path, LoadOptions(num_frames=1))
+    # Two frames tell a navigation step, which has a history, from an image.
+    mixture = Mixture.open(data, data_path, LoadOptions(num_frames=2))
     who = answerer()
     with progress_bar("captions", "answers") as progress:
         manifest = caption_to_qa(mixture, data, output, who, settings, sampling=sampling, progress=progress)
