@@ -80,6 +80,14 @@ def test_sound_data_has_no_findings_and_every_file_is_looked_at_once(tmp_path: P
     assert result.statistics.answers[LEFT] == 6
 
 
+def test_data_that_were_mended_are_read_anew(tmp_path: Path) -> None:
+    records = walk(tmp_path, WALK)
+    write(tmp_path, [*records, {"frames": 3}])
+    assert found(f"vln:{tmp_path}").errors == 1
+    write(tmp_path, records)
+    assert found(f"vln:{tmp_path}").errors == 0
+
+
 def test_a_byte_order_mark_windows_line_ends_and_other_alphabets_are_no_findings(tmp_path: Path) -> None:
     records = [record | {"q": "Geh zur Küche, 然后停下。"} for record in walk(tmp_path, WALK)]
     text = json.dumps(records, ensure_ascii=False, indent=1).replace("\n", "\r\n")

@@ -103,6 +103,8 @@ def check(
         CheckpointError: the model cannot be read.
         DataError: a process died.
     """
+    # Files may have changed since an earlier check in this process.
+    open_sources.cache_clear()
     if settings.model is not None:
         from navila_data.tokens import processors_of
 
