@@ -121,6 +121,14 @@ def test_a_conversation_is_rendered_turn_by_turn(model: Any, images: list[Image.
             model.generate_content(wrong)
 
 
+@pytest.mark.parametrize("prompt", [Path("a.jpg"), Video("a.mp4"), None, np.zeros((4, 4, 3), np.uint8)])
+def test_a_prompt_that_is_no_text_and_no_list_is_refused(model: Any, prompt: Any) -> None:
+    with pytest.raises(DataError, match="put it into a list"):
+        model.generate_content(prompt)
+    with pytest.raises(DataError, match="a list of prompts, got a text"):
+        model.generate_contents("Go.")
+
+
 def test_what_the_caller_hands_over_stays_as_it_is(model: Any, images: list[Image.Image]) -> None:
     parts = [images[0], "What?"]
     talk = [("user", parts), ("assistant", "A sofa."), ("user", ["Sure?"])]

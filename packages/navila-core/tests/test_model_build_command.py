@@ -121,6 +121,7 @@ def test_a_checkpoint_is_replaced_only_when_asked(
         ({"llm": "{"}, [], "--llm is no JSON"),
         ({"llm": "no.json"}, [], "--llm no.json cannot be read"),
         ({"llm": '{"hidden_size": 8}'}, [], "no model_type"),
+        ({"llm": json.dumps(LLM | {"hidden_size": 33})}, [], "describes no language model"),
         ({"llm": "./no-such"}, [], "'./no-such' is no folder here"),
         ({"encoder": "siglip-so400m-348"}, [], "siglip-so400m-348"),
         ({"encoder": '{"model_type": "siglp"}'}, [], "did you mean 'siglip'"),

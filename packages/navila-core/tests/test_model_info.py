@@ -195,6 +195,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "llm holds 342336 parameters where its config.json asks for",
         "tokens_per_image",
     ),
+    "sizes of another language model": (
+        lambda f: edit_json(f / "llm" / "config.json", intermediate_size=77),
+        "where its config.json asks for (77, 64): the two do not belong together",
+        "tokens_per_image",
+    ),
     "no tokenizer": (
         lambda f: (f / "llm" / "tokenizer_config.json").unlink(),
         "tokenizer_config.json is missing",

@@ -116,11 +116,14 @@ def media_of(images: tuple[Path, ...], videos: tuple[Path, ...]) -> list[Part]:
     """Images and videos as parts of a message, the images first.
 
     Raises:
-        ConfigError: a file is missing.
+        ConfigError: a file is missing, or an image is a folder.
     """
     missing = next((path for path in (*images, *videos) if not path.exists()), None)
     if missing is not None:
         raise ConfigError(f"{missing} does not exist: check the path given to --image or --video.")
+    folder = next((path for path in images if path.is_dir()), None)
+    if folder is not None:
+        raise ConfigError(f"{folder} is a folder: give its files as --image, or the frames of a video as --video.")
 
     from navila.images import read_image
     from navila.video import Video

@@ -242,6 +242,10 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
 
         Arguments and errors as in `generate_content`; an error names the prompt, counted from 0.
         """
+        if isinstance(prompts, str):
+            raise DataError(
+                "generate_contents takes a list of prompts, got a text: give [text], or use generate_content."
+            )
         chosen = GenerationSettings.of(settings)
         reader = MediaReader(self, num_video_frames=num_video_frames, fps=fps)
         conversations: list[list[Turn]] = []

@@ -86,9 +86,13 @@ class MediaReader:
         """The turns of a prompt.
 
         Raises:
-            DataError: a part is neither text nor an image, or cannot be read; a message is empty, or the last one not
-                the user's.
+            DataError: it is neither a text nor a list; a part is neither text nor an image, or cannot be read; a
+                message is empty, or the last one not the user's.
         """
+        if not isinstance(prompt, Sequence):
+            raise DataError(
+                f"A prompt is a text or a list of parts, got a {type(prompt).__name__}: put it into a list."
+            )
         if isinstance(prompt, str) or not any(isinstance(part, tuple) for part in prompt):
             return [self.turn("user", prompt)]  # pyright: ignore[reportArgumentType]  no pairs in it
         turns: list[Turn] = []

@@ -71,7 +71,7 @@ def packed_attention(
 
 @contextmanager
 def rows_of_one(llm: Any) -> Iterator[None]:
-    """A language model that trains with an attention without masks, for a while with one for rows padded on the left."""
+    """A language model that trains with an attention without masks, for a while with one for rows padded in front."""
     own = llm.config._attn_implementation
     maskless = own not in ALL_MASK_ATTENTION_FUNCTIONS
     if maskless:
