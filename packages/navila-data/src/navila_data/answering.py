@@ -212,6 +212,10 @@ def answer_all(
     finally:
         answerer.stop()
         pool.shutdown(wait=True, cancel_futures=True)
+        # Answers that came in the meantime were paid for.
+        for future, question in pending.items():
+            if not future.cancelled() and future.exception() is None:
+                log.append(question.key, future.result())
 
 
 def _unanswered(questions: Iterable[Question], log: AnswerLog, progress: Callable[[], None]) -> Iterator[Question]:
