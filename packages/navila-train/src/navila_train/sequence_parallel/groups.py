@@ -58,8 +58,8 @@ def check_sizes(size: int, ring_size: int, ring_type: str, *, world: int) -> Non
     """
     if size < 1 or world % size:
         raise ConfigError(
-            f"--seq_parallel_size is {size}, which does not divide the {world} processes of this run: launch a "
-            "multiple of it."
+            f"--seq_parallel_size is {size}, which does not divide the number of processes, {world}: launch a multiple "
+            "of it, e.g. with torchrun --nproc_per_node."
         )
     if ring_size < 1 or size % ring_size:
         raise ConfigError(

@@ -99,12 +99,15 @@ class SequenceParallel:
             ConfigError: the batch is laid out in a way that cannot be divided.
             DataError: the ranks of a group were given different batches.
         """
+        if pixel_values is not None and not len(pixel_values):
+            pixel_values = None
         if branch_ids is not None:
             raise ConfigError(
                 "Rows of several samples with one beginning cannot be cut over ranks: leave --share_prefix or "
                 "--seq_parallel_size out."
             )
-        self._require_same(input_ids, labels, image_index, position_ids)
+        frames = None if pixel_values is None else torch.tensor(pixel_values.shape)
+        self._require_same(input_ids, labels, image_index, position_ids, frames)
         batch = model.embed(
             input_ids,
             image_features=None if pixel_values is None else self.encode_images(model, pixel_values),
@@ -150,8 +153,6 @@ class SequenceParallel:
     def encode_images(self, model: NavilaForCausalLM, pixel_values: Tensor) -> Tensor:
         """(N, 3, H, W) pixels, the same on every rank, to (N, T, D), of which each rank encodes a share."""
         count = len(pixel_values)
-        if not count:
-            return pixel_values.new_zeros(0, model.tokens_per_image, model.get_input_embeddings().weight.shape[1])  # type: ignore[union-attr]
         share = -(-count // self.size)
         # Every rank has as many: the last ranks encode the last image again, to no effect.
         first = self.groups.sequence.rank() * share
