@@ -122,6 +122,7 @@ def test_a_checkpoint_is_replaced_only_when_asked(
         ({"llm": "no.json"}, [], "--llm no.json cannot be read"),
         ({"llm": '{"hidden_size": 8}'}, [], "no model_type"),
         ({"llm": json.dumps(LLM | {"hidden_size": 33})}, [], "describes no language model"),
+        ({"llm": json.dumps({"model_type": "gemma3", "text_config": LLM})}, [], "give a language model alone"),
         ({"llm": "./no-such"}, [], "'./no-such' is no folder here"),
         ({"encoder": "siglip-so400m-348"}, [], "siglip-so400m-348"),
         ({"encoder": '{"model_type": "siglp"}'}, [], "did you mean 'siglip'"),

@@ -252,6 +252,14 @@ def test_what_is_no_composed_model_is_told_once(checkpoint: Path, capsys: pytest
     assert "model.safetensors" in captured.out
 
 
+def test_an_adapter_is_sent_to_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert main(["model", "info", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "is an adapter: look at its base" in captured.err
+    assert not captured.out
+
+
 def test_a_path_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "info", "./no-such-folder"]) == 2
     assert capsys.readouterr().err.startswith("Error: './no-such-folder' is no folder")

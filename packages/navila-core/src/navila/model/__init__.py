@@ -29,9 +29,10 @@ def _hush(logger: str, words: str) -> None:
     logging.getLogger(logger).addFilter(lambda record: words not in str(record.msg))
 
 
-# transformers imports torchao and DeepSpeed wherever they are installed, and these warn of what no user can mend.
+# transformers and PEFT import these wherever they are installed, and they then warn of what no user can mend.
 _hush("torch.utils._pytree", "register_constant()")
 _hush("DeepSpeed", "Setting accelerator to CPU")
+_hush("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward")
 
 
 def __getattr__(name: str) -> Any:

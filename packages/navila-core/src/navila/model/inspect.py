@@ -25,7 +25,7 @@ from navila.model.config import NavilaConfig, part_config
 from navila.model.headers import StoredTensor, stored_tensors, tensors_in
 from navila.model.layouts import MODEL_TYPES, Part, Sources, sources
 from navila.model.load import composed_config, part_type, template_for
-from navila.model.location import read_json, read_root
+from navila.model.location import ADAPTER_CONFIG, read_json, read_root
 from navila.model.nvila import Nvila
 from navila.model.vision import VisionEncoder
 from navila.model.weights import check_shapes
@@ -103,7 +103,14 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
 
     Takes seconds and little memory whatever the size: weights are known from the headers of their files, and modules
     are built without memory (torch's meta device).
+
+    Raises:
+        CheckpointError: it is an adapter, which is no checkpoint without its base.
     """
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "llm").is_dir():
+        raise CheckpointError(
+            f"{folder} is an adapter: look at its base, or merge them with `navila model merge-lora` first."
+        )
     problems = _Problems()
     path = folder / "config.json"
     parts = problems.attempt(lambda: sources(folder, read_root(folder)), path)

@@ -46,6 +46,11 @@ class LLMBackend(ABC):
         Raises:
             ConfigError: transformers' class would not compute what the config describes.
         """
+        if "text_config" in config:
+            raise ConfigError(
+                f"A config with text_config (model_type {config.get('model_type')!r}) is that of a model that sees "
+                "already: give a language model alone."
+            )
         return _config_class(cls.model_class()).from_dict({k: v for k, v in config.items() if k != "model_type"})
 
     @classmethod
