@@ -144,11 +144,23 @@ def test_the_attention_alone_is_refused() -> None:
         llm(input_ids=torch.tensor([[5, 6, 7]]))
 
 
-def curve(recipe: Path, output: Path, processes: int, *flags: str) -> list[float]:
+#: DeepSpeed's shared-memory collectives are compiled on first use, for two minutes; gloo does without.
+WITH_DEEPSPEED = """
+import sys
+import deepspeed
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+from navila.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def curve(
+    recipe: Path, output: Path, processes: int, *flags: str, program: tuple[str, ...] = ("-m", "navila")
+) -> list[float]:
     """Losses of a training, step by step."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
     steps = ("--max_steps", "3", "--logging_steps", "1", "--save_strategy", "no", "--gradient_accumulation_steps", "2")
-    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "navila", "train", "--config", str(recipe)]
+    command = [sys.executable, *(launcher if processes > 1 else ()), *program, "train", "--config", str(recipe)]
     done = subprocess.run(
         [*command, *steps, "--output_dir", str(output), *flags],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -174,4 +186,21 @@ def test_trainings_of_divided_rows_have_the_losses_of_one_process(
     divided = ("--seq_parallel_size", "2", "--seq_parallel_ring_size", ring)
     together = curve(recipe, tmp_path / "together", 2, *flags, *divided)
     assert len(alone) == 3
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.slow  # Each training starts processes that import the Trainer and DeepSpeed.
+def test_weights_divided_by_zero_and_rows_by_a_ring_have_the_losses_of_one_process(
+    recipe: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    (tmp_path / "launch.py").write_text(WITH_DEEPSPEED)
+    automatic = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    config = {"zero_optimization": {"stage": 3}, "zero_allow_untested_optimizer": True, "gradient_clipping": "auto"}
+    (tmp_path / "zero.json").write_text(json.dumps({**config, **dict.fromkeys(automatic, "auto")}))
+    packed = ("--packing", "--packing_tokens", "300", "--gradient_checkpointing")
+    divided = ("--seq_parallel_size", "2", "--seq_parallel_ring_size", "2", "--deepspeed", str(tmp_path / "zero.json"))
+    alone = curve(recipe, tmp_path / "alone", 1, *packed)
+    program = (str(tmp_path / "launch.py"),)
+    together = curve(recipe, tmp_path / "together", 2, *packed, *divided, program=program)
     assert together == pytest.approx(alone, abs=1e-5)
