@@ -131,9 +131,9 @@ class ImageProcessor:
             pixels = centre_crop(pixels, self.crop_height, self.crop_width)
         return pixels
 
-    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, H, W, 3) uint8 to (N, 3, H, W) float32: the second half, rescale and normalise."""
-        values = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
+    def normalise(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """N images (H, W, 3) uint8 of one size to (N, 3, H, W) float32: the second half, rescale and normalise."""
+        values = np.empty((len(pixels), 3, *pixels[0].shape[:2]), np.float32)
         for image, out in zip(pixels, values, strict=True):
             for c in range(3):
                 # A level is below 256 in any case: `clip` spares the check, which takes longer than the rest.

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.errors import DataError
-from numpy.typing import NDArray
 
 from navila_data.failures import BatchNotes, Failure
 from navila_data.frames import Frame, FrameStore
@@ -37,7 +36,7 @@ class Collator:
         self,
         *,
         frames: FrameStore,
-        normalise: Callable[[NDArray[np.uint8]], torch.Tensor],
+        normalise: Callable[[Sequence[Frame]], torch.Tensor],
         pad_token_id: int,
         mask_broken: bool = False,
         share_prefix: bool = False,
@@ -47,7 +46,7 @@ class Collator:
 
         Args:
             frames: decodes and resizes.
-            normalise: (U, H, W, 3) uint8 to (U, 3, H, W) float.
+            normalise: U frames (H, W, 3) uint8 to (U, 3, H, W) float.
             pad_token_id: id that fills `input_ids` after a row's end.
             mask_broken: keep a sample whose media cannot be read, with black frames and without labels, instead of
                 leaving it out.
@@ -80,7 +79,7 @@ class Collator:
         media = [medium for family in families for medium in family[0].media]
         if media:
             unique = {medium: number for number, medium in enumerate(dict.fromkeys(media))}
-            batch["pixel_values"] = self.normalise(np.stack([shown[medium] for medium in unique]))
+            batch["pixel_values"] = self.normalise([shown[medium] for medium in unique])
             batch["image_index"] = torch.tensor([unique[medium] for medium in media])
         return {**batch, "notes": notes}
 

@@ -8,6 +8,7 @@ of noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,8 +83,20 @@ def resize_pixels(pixels: Pixels, processor: ImageProcessor, aspect_ratio: str |
     size = processor.resized_size(pixels.shape[1], pixels.shape[0])
     pixels = _resize(pixels, size, processor.resample)
     if processor.crop_width and processor.crop_height:
-        pixels = centre_crop(pixels, processor.crop_height, processor.crop_width)
-    return np.ascontiguousarray(pixels)
+        # A copy: what was cut off would stay in memory with a view.
+        pixels = centre_crop(pixels, processor.crop_height, processor.crop_width).copy()
+    return pixels
+
+
+def normalise_pixels(images: Sequence[Pixels] | Pixels, processor: ImageProcessor) -> torch.Tensor:
+    """N images (H, W, 3) uint8 to (N, 3, H, W) float32: one multiplication and one addition a pixel."""
+    levels = processor.normalise(np.array([[[[0] * 3, [255] * 3]]], np.uint8))[0, :, 0]
+    scale = torch.from_numpy((levels[:, 1] - levels[:, 0]) / 255)[:, None, None]
+    shift = torch.from_numpy(levels[:, 0].copy())[:, None, None]
+    values = torch.empty(len(images), 3, *images[0].shape[:2])
+    for image, out in zip(images, values, strict=True):
+        out.copy_(torch.from_numpy(image).permute(2, 0, 1))
+    return values.mul_(scale).add_(shift)
 
 
 def _most_pixels() -> float:
@@ -102,6 +115,7 @@ def _resize(pixels: Pixels, size: tuple[int, int], resample: int) -> Pixels:
     # (1, 3, H, W) whose channels lie beside each other: torch resizes those without copying them first.
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     resized = F.interpolate(images, (height, width), mode=_FILTERS[resample], antialias=True)
+    # A view: torch has put one channel after the other, which is how they are normalised.
     return resized[0].permute(1, 2, 0).numpy()
 
 

@@ -17,7 +17,7 @@ from navila.video import iterate_frames
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila_data.fast_images import read_pixels, require_fast, resize_pixels
+from navila_data.fast_images import normalise_pixels, read_pixels, require_fast, resize_pixels
 from navila_data.frame_cache import FrameCache, Stored
 from navila_data.media import Base64, EditedFrame, Medium, TarMember, VideoFrame, open_file
 
@@ -171,8 +171,10 @@ class PixelPipeline:
             return np.asarray(resize_image(image, self.processor, self.aspect_ratio))
         return resize_pixels(np.array(image.convert("RGB")), self.processor, self.aspect_ratio)
 
-    def normalise(self, frames: NDArray[np.uint8]) -> torch.Tensor:
-        """(N, H, W, 3) uint8 to (N, 3, H, W) float32."""
+    def normalise(self, frames: Sequence[Frame] | Frame) -> torch.Tensor:
+        """N frames (H, W, 3) uint8 to (N, 3, H, W) float32."""
+        if self.decoding == "fast":
+            return normalise_pixels(frames, self.processor)
         return torch.from_numpy(self.processor.normalise(frames))
 
     def fingerprint(self) -> str:

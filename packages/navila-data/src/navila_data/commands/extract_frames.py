@@ -24,7 +24,7 @@ def extract_frames(
 ) -> None:
     """Write the frames of a video, or of all videos of a folder, to OUTPUT/NAME/0001.jpg and on.
 
-    Videos that were done before are skipped, half-done ones done again; those that fail are told, and the exit code is 1.
+    Videos that were done before are skipped, half-done ones done again; those that fail are told, with exit code 1.
     """
     from navila_data.commands.progress import progress_bar
     from navila_data.extraction import FrameChoice, extract_all, find_videos
