@@ -46,7 +46,15 @@ class Terminal:
         self.screen, side = pty.openpty()
         command = [sys.executable, "-m", "navila", *arguments]
         self.process = subprocess.Popen(
-            command, stdin=side, stdout=side, stderr=side, cwd=cwd, start_new_session=True, env=self._environment()
+            command,
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            cwd=cwd,
+            start_new_session=True,
+            env=self._environment(),
+            # Started in the background, as test runs are, it would inherit that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(side)
         self.text = ""
