@@ -16,7 +16,7 @@ from navila.model.components import llm_backend, projector, projector_spec, visi
 from navila.model.config import NavilaConfig
 from navila.model.context import check_length, record_length
 from navila.model.load import check_attention, model_type_of, resolve_dtype, template_for
-from navila.model.location import checkpoint_folder, read_json
+from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
 from navila.model.vocabulary import add_config_tokens, add_pad_token, grow_vocabulary
 from navila.model.weights import cast_parameters
 from navila.plugins import default_host
@@ -131,8 +131,23 @@ def _llm_source(part: Part) -> tuple[type[LLMBackend], Path | None]:
         raise ConfigError(
             f"llm={str(part)!r} is a family, not a size: give a config with model_type and sizes, a folder or a Hub id."
         )
-    folder = checkpoint_folder(part)
+    folder = _part_folder(part, "llm", "llm")
     return llm_backend(model_type_of(folder, None)), folder
+
+
+def _part_folder(part: str | Path, kind: str, name: str) -> Path:
+    """The folder of a trained part.
+
+    Raises:
+        UnknownComponentError: it is a name that nobody registered.
+        ConfigError: it is a whole checkpoint.
+    """
+    if "/" not in str(part) and not Path(part).exists():
+        raise default_host().registry(kind).unknown(str(part))
+    folder = checkpoint_folder(part)
+    if (folder / name).is_dir() and read_json(folder / "config.json").get("model_type") in MODEL_TYPES:
+        raise ConfigError(f"{part} is a whole checkpoint where its {name} is asked for: give {folder / name}.")
+    return folder
 
 
 def _tokenizer(source: Any, backend: type[LLMBackend]) -> Any:
@@ -158,7 +173,7 @@ def _vision_tower(part: Part, resolution: int | None, **options: Any) -> VisionE
         config = encoder_class.default_config(spec.name)
         _log.warning("%s gets random weights: for trained ones, give its folder or Hub id as vision_tower.", spec.name)
         return encoder_class(config, **options)
-    folder = checkpoint_folder(part)
+    folder = _part_folder(part, "vision-encoder", "vision_tower")
     return vision_encoder(model_type_of(folder, None)).from_pretrained(folder, image_size=resolution, **options)
 
 

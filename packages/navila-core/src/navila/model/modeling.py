@@ -14,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.errors import ConfigError, DataError
+from navila.model.branches import branch_attention, masks_of_layers
 from navila.model.config import NavilaConfig
 from navila.model.generation import ConversationalModel
 from navila.model.losses import soft_cross_entropy
@@ -21,7 +22,7 @@ from navila.model.nvila import Nvila
 from navila.model.packed_attention import PACKED, segments_of
 from navila.model.placement import execution_device
 from navila.model.projector import Projector
-from navila.model.splice import Spliced, branch_attention, splice
+from navila.model.splice import Spliced, splice
 from navila.model.tiling import Grid, assemble, join_scales
 from navila.model.vision import VisionEncoder
 
@@ -149,7 +150,7 @@ class NavilaForCausalLM(ConversationalModel):
                 in a batch is encoded once. Without it there must be exactly one image for each token. With it, images
                 that no token shows are allowed: in a distributed run, a rank whose batch is text alone gives a blank
                 image and an empty `image_index`, so that all ranks run the same modules.
-            branch_ids: (B, L), for rows of several samples with one beginning (`navila.model.splice.branch_attention`).
+            branch_ids: (B, L), for rows of several samples with one beginning (`navila.model.branches`).
             use_cache: return `past_key_values`; not by default.
             supervised_logits_only: compute logits only at positions where some row has a label; `logits` then has
                 those positions only. For training, where nothing else is used.
@@ -206,7 +207,7 @@ class NavilaForCausalLM(ConversationalModel):
                         "beginning: leave branch_ids (--share_prefix) out, or set router_aux_loss_coef to 0."
                     )
                 position_ids, visible = branch_attention(batch.branches)
-                attention_mask = self._masks_of_layers(visible, position_ids, batch.inputs_embeds.dtype)
+                attention_mask = masks_of_layers(self.llm.config, visible, position_ids, batch.inputs_embeds.dtype)
         if supervised_logits_only and labels is not None:
             shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
             logits_to_keep = (shifted != IGNORE_INDEX).any(0).nonzero().squeeze(1)
@@ -253,39 +254,6 @@ class NavilaForCausalLM(ConversationalModel):
         causal = str(config._attn_implementation) in ("sdpa", "eager", PACKED)
         counts = router_loss or getattr(config, "output_router_logits", False)
         return counts or not causal or not bool(attention_mask[:, 0].all())
-
-    def _masks_of_layers(self, visible: Tensor, position_ids: Tensor, dtype: torch.dtype) -> Any:
-        """What each position may see, (B, 1, L, L) bool, for a language model whose layers may have a sliding window.
-
-        A given mask is taken as it is, so the window must be in it. It counts positions (B, L), not places in the row.
-        """
-        window = getattr(self.llm.config, "sliding_window", None)
-        if window is None:
-            return self._as_attention_mask(visible, dtype)
-        near = visible & (position_ids[:, None, :, None] - position_ids[:, None, None, :] < window)
-        if getattr(self.llm.config, "layer_types", None) is None:
-            return self._as_attention_mask(near, dtype)
-        return {
-            "full_attention": self._as_attention_mask(visible, dtype),
-            "sliding_attention": self._as_attention_mask(near, dtype),
-        }
-
-    def _as_attention_mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
-        """What each position may see, (B, 1, L, L) bool, in the form the language model's attention takes.
-
-        Raises:
-            ConfigError: that attention takes no mask of this kind.
-        """
-        attention = self.llm.config._attn_implementation
-        if attention == "sdpa":
-            return visible
-        if attention == "eager":
-            # It adds the mask to the scores: True and False would hide nothing.
-            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-        raise ConfigError(
-            f"Rows of several samples with one beginning need sdpa or eager attention, not {attention}: load the model "
-            "with attn_implementation='sdpa', or leave branch_ids (--share_prefix) out."
-        )
 
     def embed(
         self,

@@ -25,7 +25,7 @@ class Spliced:
     labels: Tensor | None
     """(B, L') long, -100 at images and padding."""
     branches: Tensor | None
-    """(B, L') long, -1 at padding; see `branch_attention`."""
+    """(B, L') long, -1 at padding; see `navila.model.branches`."""
 
 
 def splice(
@@ -102,26 +102,6 @@ def splice(
         labels=spliced_labels,
         branches=spliced_branches,
     )
-
-
-def branch_attention(branches: Tensor) -> tuple[Tensor, Tensor]:
-    """Position ids (B, L) and attention mask (B, 1, L, L) bool of rows whose samples share their beginning.
-
-    `branches` (B, L) is 0 over the shared beginning, 1, 2, … over the rest of each sample, one after the other, and -1
-    at padding on the right. A token sees what is before it in the beginning and in its own branch, and is numbered as
-    if its sample stood alone, so a row gives every sample the logits it would have by itself.
-    """
-    length = branches.shape[1]
-    places = torch.arange(length, device=branches.device)
-    shared = (branches == 0).sum(1, keepdim=True)
-    begins = torch.ones_like(branches, dtype=torch.bool)
-    begins[:, 1:] = branches[:, 1:] != branches[:, :-1]
-    begin = torch.where(begins, places, 0).cummax(1).values
-    position_ids = torch.where(branches > 0, shared + places - begin, places.expand_as(branches))
-    visible = (branches[:, :, None] == branches[:, None, :]) | (branches[:, None, :] == 0)
-    # Padding sees itself and its like only; a row of the mask without any True would give NaN.
-    mask = visible & (places[:, None] >= places[None, :])
-    return position_ids.masked_fill(branches < 0, 0), mask[:, None]
 
 
 def _expanded_positions(position_ids: Tensor, width: Tensor) -> Tensor:
