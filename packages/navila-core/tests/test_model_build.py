@@ -178,12 +178,12 @@ def test_a_config_keeps_what_it_does_not_know() -> None:
 
 
 def test_a_name_that_nobody_registered_brings_close_ones(words: Path) -> None:
-    with pytest.raises(UnknownComponentError, match="did you mean.*siglip"):
+    with pytest.raises(UnknownComponentError, match=r"did you mean.*siglip"):
         built(words, vision_tower="siglip-so400m-38")
 
 
 def test_a_whole_checkpoint_given_as_a_part_says_where_the_part_is(words: Path, tmp_path: Path) -> None:
     built(words).save_pretrained(tmp_path / "whole")
     for name, folder in (("llm", "llm"), ("vision_tower", "vision_tower")):
-        with pytest.raises(ConfigError, match=f"whole checkpoint.*whole/{folder}"):
+        with pytest.raises(ConfigError, match=rf"whole checkpoint.*whole/{folder}"):
             built(words, **{name: tmp_path / "whole"})

@@ -39,8 +39,7 @@ def test_the_parts_of_the_documentation_build_load_and_answer(
     capsys.readouterr()
     assert main(ask) == 2
     assert "patchy" in capsys.readouterr().err
-    # What is listed from one file imports torch; nothing else is wrong with it.
-    assert main(["plugins", "check", str(plugin)]) == 1
+    # That listing one's own file imports torch is no fault of it.
+    assert main(["plugins", "check", str(plugin)]) == 0
     told = capsys.readouterr().out
-    assert "import them on use" in told
-    assert [line.split()[-1] for line in told.strip().splitlines()[2:]] == ["ok", "ok"]
+    assert [line.split()[-1] for line in told.strip().splitlines()[1:]] == ["ok", "ok", "ok"]
