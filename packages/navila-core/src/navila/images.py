@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from navila.errors import CheckpointError, ConfigError, DataError
+from navila.errors import CheckpointError, ConfigError, DataError, reason
 
 FILE_NAME = "preprocessor_config.json"
 
@@ -221,7 +221,8 @@ def read_image(path: str | Path | BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         raise DataError(f"{name} is no image, or an empty file: fetch it again.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"The image {name} cannot be decoded ({error}): fetch it again.") from None
+        why = getattr(error, "strerror", None) or reason(error)
+        raise DataError(f"The image {name} cannot be decoded ({why}): fetch it again.") from None
 
 
 def resize(image: Image.Image, size: tuple[int, int], resample: int = Image.Resampling.BICUBIC) -> Image.Image:

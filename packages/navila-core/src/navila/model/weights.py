@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from navila.errors import CheckpointError, reason
+from navila.files import unprivate
 from navila.model.location import read_json
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -205,6 +206,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         # Configs last, the top one at the very end: readers look for it first.
         for file in sorted(written, key=lambda file: (file.suffix == ".json", -len(file.parts), file)):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            # safetensors makes files that their owner alone can read.
+            unprivate(scratch / file)
             (scratch / file).replace(folder / file)
         for part in {file.parent for file in written if file.suffix == ".safetensors"}:
             for pattern in ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*"):
