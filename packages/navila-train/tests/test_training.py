@@ -138,6 +138,9 @@ def test_a_killed_training_resumes_to_the_same_weights(recipe: Path, tmp_path: P
         for name in ("killed", "whole")
     ]
     assert losses[0] == losses[1]
+    told = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("killed", "whole")]
+    assert abs(told[0]["loss"] - told[1]["loss"]) < 1e-4
+    assert told[0]["frames"].keys() == told[1]["frames"].keys()
 
 
 @pytest.mark.slow  # two trainings in processes of their own
@@ -224,6 +227,21 @@ def test_broken_frames_are_left_out_counted_and_bounded(trained: Path, walks: Pa
         train(*flags, "--output_dir", tmp_path / "raised", "--on_bad_data", "raise")
     train(*flags, "--output_dir", tmp_path / "skipped", "--bad_data_bound", 1.0)
     assert json.loads((tmp_path / "skipped" / "training.json").read_text())["broken_samples"] >= 1
+
+
+def test_a_step_without_a_whole_sample_has_no_loss_and_harms_nothing(trained: Path, walks: Path, tmp_path: Path):
+    shutil.copytree(walks, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "train")
+    flags = ("--model_name_or_path", trained, "--data_mixture", f"vln:{tmp_path / 'data'}", "--max_steps", 1)
+    train(*flags, "--report_to", "none", "--bad_data_bound", 1.0, "--output_dir", tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["loss"] == 0.0
+    assert same(weights(trained), weights(tmp_path / "run")) == set(LAYOUT)
+
+
+def test_weights_can_be_read_by_whoever_may_read_new_files(trained: Path, tmp_path: Path):
+    (tmp_path / "new").touch()
+    modes = {file.name: file.stat().st_mode for file in trained.rglob("*.safetensors")}
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode}
 
 
 @pytest.mark.parametrize(

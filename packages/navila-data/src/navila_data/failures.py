@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from navila.errors import ConfigError, DataError
 
@@ -43,7 +43,7 @@ class FailureLog:
     def __init__(self, policy: Policy, *, total: int, bound: float = 0.01) -> None:
         if policy not in get_args(Policy):
             raise ConfigError(f"Unknown policy for broken data {policy!r}: choose {', '.join(get_args(Policy))}.")
-        self.policy = policy
+        self.policy: Policy = policy
         self.total = total
         self.bound = bound
         self.samples = 0
@@ -69,3 +69,19 @@ class FailureLog:
             raise DataError(
                 f"{len(self.failures)} of {self.total} samples are broken, more than {self.bound:.0%}: {worst}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was counted, as plain data for JSON."""
+        return {
+            "samples": self.samples,
+            "shortened": self.shortened,
+            "frames": dict(self.frames),
+            "failures": self.failures,
+        }
+
+    def add(self, counted: Mapping[str, Any]) -> None:
+        """Add what another log counted (`to_dict`), of another process or before an interruption."""
+        self.samples += counted["samples"]
+        self.shortened += counted["shortened"]
+        self.frames.update(counted["frames"])
+        self.failures |= counted["failures"]

@@ -43,9 +43,10 @@ def is_whole(checkpoint: Path) -> bool:
     return checkpoint.name == f"checkpoint-{step}" and (checkpoint / "config.json").is_file()
 
 
-def mark_position(checkpoint: Path, *, batches: int, data: str) -> None:
-    """Write how many batches of which stream had been trained on."""
-    write_atomically(checkpoint / POSITION, json.dumps({"batches": batches, "data": data}, indent=2) + "\n")
+def mark_position(checkpoint: Path, *, batches: int, data: str, counted: Mapping[str, Any]) -> None:
+    """Write how many batches of which stream had been trained on, and what was counted on the way."""
+    facts = {"batches": batches, "data": data, "counted": counted}
+    write_atomically(checkpoint / POSITION, json.dumps(facts, indent=2) + "\n")
 
 
 def position(checkpoint: Path, accumulation: int) -> Position:
@@ -56,6 +57,15 @@ def position(checkpoint: Path, accumulation: int) -> Position:
     """
     steps = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["global_step"] * accumulation
     return Position(steps=steps, batches=_read_position(checkpoint)["batches"])
+
+
+def counted(checkpoint: Path) -> Mapping[str, Any]:
+    """What was counted until a checkpoint was written: the `loss` of all steps together, and `data` (`FailureLog`).
+
+    Raises:
+        CheckpointError: the checkpoint does not say.
+    """
+    return _read_position(checkpoint)["counted"]
 
 
 def require_same_data(checkpoint: Path, data: str) -> None:
@@ -74,7 +84,8 @@ def require_same_data(checkpoint: Path, data: str) -> None:
 def _read_position(checkpoint: Path) -> Mapping[str, Any]:
     try:
         found = json.loads((checkpoint / POSITION).read_text(encoding="utf-8"))
-        return {"batches": int(found["batches"]), "data": str(found["data"])}
+        counted = {"loss": float(found["counted"]["loss"]), "data": dict(found["counted"]["data"])}
+        return {"batches": int(found["batches"]), "data": str(found["data"]), "counted": counted}
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(
             f"{checkpoint} does not say where its training was in the data (it has no {POSITION}): go on from its "

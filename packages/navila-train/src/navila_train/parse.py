@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import navila.model  # noqa: F401  silences warnings that the imports of transformers below would print
 import yaml
 from navila.errors import ConfigError
 from transformers import HfArgumentParser

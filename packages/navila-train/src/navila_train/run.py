@@ -74,14 +74,20 @@ def run(arguments: Arguments) -> None:
     if resume is not None:
         checkpoints.require_same_data(resume, feed.identity)
     trainer = make_trainer(model, feed, arguments, parallel)
+    if resume is not None:
+        before = checkpoints.counted(resume)
+        trainer.loss_sum = before["loss"]
+        if trainer.is_world_process_zero():
+            feed.failures.add(before["data"])
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.save_model(str(output))
     trainer.save_state()
-    failures = feed.failures
+    failures = trainer.all_failures()
+    loss = float(trainer.loss_sum) / max(result.global_step, 1)
     if trainer.is_world_process_zero():
         facts = {
             "steps": result.global_step,
-            "loss": result.training_loss,
+            "loss": loss,
             "seconds": round(time.time() - started, 1),
             "samples": mixture.counts(),
             "broken_samples": len(failures.failures),
@@ -91,7 +97,7 @@ def run(arguments: Arguments) -> None:
             "versions": {"transformers": transformers.__version__, **default_host().provenance()},
         }
         checkpoints.mark_finished(output, facts)
-    say(f"trained {result.global_step} steps, mean loss {result.training_loss:.4f}; model in {output}")
+    say(f"trained {result.global_step} steps, mean loss {loss:.4f}; model in {output}")
     if failures.shortened:
         say(f"{failures.shortened} samples were too long and lost history frames or late turns")
     if arguments.data.frame_cache_dir:

@@ -10,9 +10,11 @@ from typing import Any
 
 import navila
 import torch
+import torch.distributed as dist
 import transformers
 from navila.constants import IMAGE_TOKEN_INDEX
 from navila.model import NavilaForCausalLM
+from navila_data.failures import FailureLog
 from navila_data.stream import RankBatches
 from torch import nn
 from torch.utils.data import DataLoader
@@ -45,6 +47,8 @@ class NavilaTrainer(transformers.Trainer):
         self.feed = feed
         self.sequence_parallel = sequence_parallel
         self.throughput = Throughput(model.tokens_per_image)
+        self.loss_sum: torch.Tensor | float = 0.0
+        """Over all micro-batches, also those before an interruption; the Trainer knows only those since."""
         # To the Trainer the whole training is one pass, over a stream whose epochs may differ in length.
         self.args.max_steps = -(-len(feed.batches) // self.args.gradient_accumulation_steps)
         self.add_callback(StreamEpochs(feed.batches, self.args.gradient_accumulation_steps))
@@ -72,19 +76,43 @@ class NavilaTrainer(transformers.Trainer):
         batches, count = super().get_batch_samples(*args, **options)
         for batch in batches:
             self.feed.failures.note(batch.pop("notes"))
+        if count is not None:
+            # A step whose samples are all broken has no labels, and a loss of 0 that is divided by their number.
+            count = torch.as_tensor(count).clamp(min=1)
         if self.sequence_parallel is not None and count is not None:
             # Every process of a group has counted the same labels.
             count = count / self.sequence_parallel.size
         return batches, count
 
+    def all_failures(self) -> FailureLog:
+        """What became of the samples of all processes; every process calls this."""
+        mine = self.feed.failures
+        if not dist.is_initialized():
+            return mine
+        counts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(counts, mine.to_dict())
+        everyone = FailureLog(mine.policy, total=mine.total, bound=mine.bound)
+        # The processes of a sequence group have had the same samples.
+        for count in counts[:: 1 if self.sequence_parallel is None else self.sequence_parallel.size]:
+            everyone.add(count)
+        return everyone
+
     def _save_checkpoint(self, *args: Any, **options: Any) -> None:
         """As in the Trainer, with the position in the data, which is written before the Trainer's state."""
+        failures = self.all_failures()
         if self.args.should_save:
             step = self.state.global_step
             done = self.feed.batches.position(step * self.args.gradient_accumulation_steps).batches
             folder = Path(self._get_output_dir(trial=None), f"{PREFIX_CHECKPOINT_DIR}-{step}")
-            mark_position(folder, batches=done, data=self.feed.identity)
+            counted = {"loss": float(self.loss_sum), "data": failures.to_dict()}
+            mark_position(folder, batches=done, data=self.feed.identity, counted=counted)
         super()._save_checkpoint(*args, **options)
+
+    def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
+        """As in the Trainer; the loss is added up."""
+        loss = super().training_step(*args, **options)
+        self.loss_sum = self.loss_sum + loss.detach()
+        return loss
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """The model's loss; logits are computed only where there are labels."""
