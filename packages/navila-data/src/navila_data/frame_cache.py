@@ -16,7 +16,7 @@ import numpy as np
 from navila.errors import ConfigError
 from numpy.typing import NDArray
 
-from navila_data.media import Base64, TarMember, VideoFrame
+from navila_data.media import Base64, TarMember, VideoFrame, file_state
 
 #: What is decoded as it is stored.
 Stored = Path | TarMember | Base64 | VideoFrame
@@ -113,14 +113,8 @@ class FrameCache:
     def _key(self, medium: Stored) -> bytes | None:
         """What tells a frame from every other; None where its file is not there."""
         file, index = (medium.video, medium.index) if isinstance(medium, VideoFrame) else (medium, "")
-        file = file.text if isinstance(file, Base64) else file
-        path, place = (file, "") if isinstance(file, Path) else (file.shard, f"{file.offset} {file.size}")
-        try:
-            state = path.stat()
-        except OSError:
-            return None
-        facts = (path.absolute(), state.st_size, state.st_mtime_ns, place, index, self.preparation)
-        return sha256(os.fsencode("\0".join(map(str, facts)))).digest()[:16]
+        state = file_state(file)
+        return None if state is None else sha256(os.fsencode(f"{state}\0{index}\0{self.preparation}")).digest()[:16]
 
     def _connected(self) -> sqlite3.Connection:
         process = os.getpid()

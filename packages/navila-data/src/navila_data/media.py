@@ -94,6 +94,17 @@ def open_file(file: Path | TarMember | Base64) -> BinaryIO:
     return _Content(content, str(file))
 
 
+def file_state(file: Path | TarMember | Base64) -> str | None:
+    """What tells a state of a file from every other: path, size, time of change, place; None if it is not there."""
+    file = file.text if isinstance(file, Base64) else file
+    path, place = (file, "") if isinstance(file, Path) else (file.shard, f"{file.offset} {file.size}")
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\0{place}"
+
+
 def frame_count(video: Path | TarMember) -> int:
     """Frames of a video that can be shown, from its packets; nothing is decoded, and it is known the next time.
 

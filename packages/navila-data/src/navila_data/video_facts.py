@@ -14,7 +14,7 @@ from typing import NamedTuple
 from navila.errors import DataError
 from navila.frames import uniform_indices
 
-from navila_data.media import TarMember, open_file
+from navila_data.media import TarMember, file_state, open_file
 from navila_data.record_index import cache_folder
 
 #: Share of a video's frames that may be missing; headers are not always exact.
@@ -130,11 +130,5 @@ def probe(video: Path | TarMember) -> VideoFacts:
 
 
 def _key(video: Path | TarMember) -> bytes | None:
-    """What tells a state of a video's file from every other; None when there is no such file."""
-    file, place = (video, "") if isinstance(video, Path) else (video.shard, f"{video.offset} {video.size}")
-    try:
-        state = file.stat()
-    except OSError:
-        return None
-    identity = f"{file.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\0{place}"
-    return sha256(os.fsencode(identity)).digest()[:16]
+    state = file_state(video)
+    return None if state is None else sha256(os.fsencode(state)).digest()[:16]

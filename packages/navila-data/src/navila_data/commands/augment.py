@@ -110,7 +110,7 @@ def augment() -> None:
     help="Questions with answers about each caption, or the caption in other words.",
 )
 @click.option("--questions", type=click.IntRange(1, 50), default=4, show_default=True, help="Questions a caption.")
-@click.option("--data-path", type=_FOLDER, help="Root of named datasets.")
+@click.option("--data_path", "--data-path", type=_FOLDER, help="Folder of registered datasets.")
 def caption2qa(
     data: str,
     output: Path,
@@ -151,7 +151,7 @@ def caption2qa(
 @click.option(
     "--num-frames", type=click.IntRange(1, 256), default=8, show_default=True, help="Frames shown of a video."
 )
-@click.option("--data-path", type=_FOLDER, help="Root of named datasets.")
+@click.option("--data_path", "--data-path", type=_FOLDER, help="Folder of registered datasets.")
 def video_caption(
     data: str,
     output: Path,

@@ -72,7 +72,12 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
 )
 @click.option("--fps", type=click.IntRange(min=1), default=1, show_default=True, help="Steps a second told (lerobot).")
 @click.option("--num-frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames a step (llava).")
-@click.option("--data-path", type=click.Path(path_type=Path, file_okay=False), help="Root of named datasets (llava).")
+@click.option(
+    "--data_path",
+    "--data-path",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of registered datasets (llava).",
+)
 @click.pass_context
 def convert(
     ctx: click.Context, source: str, origin: str | None, target: str | None, output: Path, workers: int, **options: Any
