@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# For tiny models a second thread costs more than it brings; processes that tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).parent / ".." / "shared"
 
 

@@ -78,6 +78,8 @@ def test_a_position_in_other_data_is_refused(packed: Path, recipe: Path, tmp_pat
         (("--group_by_episode", 4, "--train_sampling_strategy", "sequential"), "two orders of samples"),
         (("--train_sampling_strategy", "batch_rebalance"), "is not offered"),
         (("--dataloader_drop_last",), "would lose samples"),
+        (("--packing", "--packing_tokens", 5), "the longest sample takes"),
+        (("--bad_data_bound", 2), "a share of the samples"),
     ],
 )
 def test_orders_and_layouts_that_cannot_be_are_refused(recipe: Path, tmp_path: Path, flags: tuple, match: str):

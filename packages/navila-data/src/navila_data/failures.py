@@ -43,6 +43,8 @@ class FailureLog:
     def __init__(self, policy: Policy, *, total: int, bound: float = 0.01) -> None:
         if policy not in get_args(Policy):
             raise ConfigError(f"Unknown policy for broken data {policy!r}: choose {', '.join(get_args(Policy))}.")
+        if not 0 <= bound <= 1:
+            raise ConfigError(f"The bound of broken data is {bound}: give a share of the samples, from 0 to 1.")
         self.policy: Policy = policy
         self.total = total
         self.bound = bound

@@ -190,4 +190,9 @@ def _batching(
     if not data.packing:
         return lambda order, epoch: group_by_length(order, lengths, size, seed=seed + epoch), size
     budget = data.packing_tokens or max(default_budget(), max_length)
+    if (longest := max(lengths)) > budget:
+        raise ConfigError(
+            f"--packing_tokens is {budget}, and the longest sample takes {longest}: give at least as many, or lower "
+            "--model_max_length."
+        )
     return lambda order, epoch: pack(order, lengths, budget, seed=seed + epoch), budget
