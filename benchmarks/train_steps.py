@@ -72,7 +72,7 @@ def main() -> None:
             """CPU seconds of all steps after collation, and the mean loss."""
             collator = Collator(
                 frames=FrameStore(pixels.resize),
-                normalise=pixels.normalise,
+                to_tensor=pixels.to_tensor,
                 pad_token_id=model.tokenizer.pad_token_id,
                 share_prefix=share_prefix,
             )

@@ -187,3 +187,11 @@ def test_a_whole_checkpoint_given_as_a_part_says_where_the_part_is(words: Path, 
     for name, folder in (("llm", "llm"), ("vision_tower", "vision_tower")):
         with pytest.raises(ConfigError, match=rf"whole checkpoint.*whole/{folder}"):
             built(words, **{name: tmp_path / "whole"})
+
+
+def test_pixels_of_8_bits_are_normalised_by_the_model(words: Path) -> None:
+    model = built(words).eval()
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    normalised = torch.from_numpy(model.image_processor.normalise(pixels.numpy()))
+    given = model.encode_images(pixels.permute(0, 3, 1, 2))
+    torch.testing.assert_close(given, model.encode_images(normalised), atol=1e-5, rtol=1e-5)

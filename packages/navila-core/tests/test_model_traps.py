@@ -28,7 +28,7 @@ TOWER = {
     "patch_size": 14,
 }
 PARTS = ("llm", "vision_tower", "mm_projector")
-GONE = object()
+GONE = "<gone>"
 Make = Callable[..., Path]
 
 

@@ -106,7 +106,7 @@ class Case:
         data = EncodedMixture(mixture, processor)
         pixels = PixelPipeline(ImageProcessor.square(16))
         collator = Collator(
-            frames=FrameStore(pixels.resize), normalise=pixels.normalise, pad_token_id=0, mask_broken=mask
+            frames=FrameStore(pixels.resize), to_tensor=pixels.to_tensor, pad_token_id=0, mask_broken=mask
         )
         return collator([data[EpochIndex(0, i)] for i in range(len(mixture))])
 

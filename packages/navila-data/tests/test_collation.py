@@ -64,7 +64,7 @@ def collator_of(tokenizer, store: FrameStore | None = None) -> Collator:
     pixels = PixelPipeline(ImageProcessor.square(32))
     return Collator(
         frames=store or FrameStore(pixels.resize),
-        normalise=pixels.normalise,
+        to_tensor=pixels.to_tensor,
         pad_token_id=tokenizer.pad_token_id,
     )
 
@@ -108,7 +108,7 @@ def test_pixels_equal_the_models_own_preprocessing(aspect: str, size: tuple[int,
     processor = ImageProcessor.square(32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     pipeline = PixelPipeline(processor, aspect)
     expected = torch.from_numpy(process_images([image], processor, aspect))
-    assert torch.equal(pipeline.normalise(pipeline.resize(image)[None]), expected)
+    assert torch.equal(pipeline.to_tensor(pipeline.resize(image)[None]), expected)
 
 
 def test_the_frame_store_keeps_its_bound(walk: Path):

@@ -119,7 +119,7 @@ def test_exact_decoding_equals_what_a_model_does_to_an_image(tmp_path: Path, asp
     pixels = PixelPipeline(processor, aspect)
     for name, write in FILES.items():
         write(tmp_path / name)
-        whole = pixels.normalise(pixels.read(tmp_path / name)[None])[0].numpy()
+        whole = pixels.to_tensor(pixels.read(tmp_path / name)[None])[0].numpy()
         assert np.array_equal(whole, process_image(read_image(tmp_path / name), processor, aspect)), name
 
 

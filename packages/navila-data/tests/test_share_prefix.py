@@ -46,7 +46,7 @@ def collate(model, samples, **layout):
     pixels = PixelPipeline(model.image_processor, model.config.image_aspect_ratio)
     collator = Collator(
         frames=FrameStore(pixels.resize),
-        normalise=pixels.normalise,
+        to_tensor=pixels.to_tensor,
         pad_token_id=model.tokenizer.pad_token_id,
         **layout,
     )

@@ -65,7 +65,7 @@ def test_ids_labels_and_pixels_equal_the_originals(goldens: Path, tmp_path: Path
         assert list(encoded.input_ids) == case["input_ids"]
         assert list(encoded.labels) == case["labels"]
         shown = store.load(encoded.media)
-        means = [float(pixels.normalise(shown[medium][None]).mean()) for medium in encoded.media]
+        means = [float(pixels.to_tensor(shown[medium][None]).mean()) for medium in encoded.media]
         assert means == pytest.approx(case["frame_means"], abs=1e-5)
         compared += 1
     assert compared == 5

@@ -48,7 +48,7 @@ def test_ids_labels_and_pixels_equal_the_originals(goldens: Path, release: Path)
         encoded = processor.encode(dataset[case["index"]])
         assert list(encoded.input_ids) == case["input_ids"]
         assert list(encoded.labels) == case["labels"]
-        means = [float(pixels.normalise(store.load([path])[path][None]).mean()) for path in encoded.media]
+        means = [float(pixels.to_tensor(store.load([path])[path][None]).mean()) for path in encoded.media]
         assert means == pytest.approx(case["frame_means"], abs=1e-5)
         compared += 1
     assert compared >= 5
@@ -69,7 +69,7 @@ def test_a_missing_frame_is_a_failure_and_never_a_black_frame(goldens: Path, rel
 
     def collate(mask_broken: bool):
         collator = Collator(
-            frames=FrameStore(pixels.resize), normalise=pixels.normalise, pad_token_id=0, mask_broken=mask_broken
+            frames=FrameStore(pixels.resize), to_tensor=pixels.to_tensor, pad_token_id=0, mask_broken=mask_broken
         )
         return collator([processor.encode(dataset[0]), processor.encode(dataset[1])])
 
@@ -181,7 +181,7 @@ def test_trajectories_equal_the_originals(goldens: Path, tmp_path: Path):
         assert list(encoded.input_ids) == case["input_ids"]
         assert list(encoded.labels) == case["labels"]
         shown = store.load(encoded.media)
-        means = [float(pixels.normalise(shown[medium][None]).mean()) for medium in encoded.media]
+        means = [float(pixels.to_tensor(shown[medium][None]).mean()) for medium in encoded.media]
         assert means == pytest.approx(case["frame_means"], abs=1e-5)
     # The original shows black frames of a video that is not there, and has "Empty video." for an answer.
     with pytest.raises(DataError, match=r"missing\.mp4 does not exist"):

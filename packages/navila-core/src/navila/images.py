@@ -140,6 +140,11 @@ class ImageProcessor:
                 np.take(self._levels[c], image[:, :, c], out=out[c], mode="clip")
         return values
 
+    def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(3,) and (3,): the normalisation as a multiplication and an addition, `normalise` but for rounding."""
+        levels = self._levels
+        return ((levels[:, 255] - levels[:, 0]) / 255).astype(np.float32), levels[:, 0].copy()
+
     @cached_property
     def _levels(self) -> NDArray[np.float32]:
         """(3, 256): what each 8-bit level becomes.

@@ -36,7 +36,7 @@ class Collator:
         self,
         *,
         frames: FrameStore,
-        normalise: Callable[[Sequence[Frame]], torch.Tensor],
+        to_tensor: Callable[[Sequence[Frame]], torch.Tensor],
         pad_token_id: int,
         mask_broken: bool = False,
         share_prefix: bool = False,
@@ -46,7 +46,7 @@ class Collator:
 
         Args:
             frames: decodes and resizes.
-            normalise: U frames (H, W, 3) uint8 to (U, 3, H, W) float.
+            to_tensor: U frames (H, W, 3) uint8 to the `pixel_values` (U, 3, H, W) that the model takes.
             pad_token_id: id that fills `input_ids` after a row's end.
             mask_broken: keep a sample whose media cannot be read, with black frames and without labels, instead of
                 leaving it out.
@@ -54,7 +54,7 @@ class Collator:
             packed: put all samples of the batch into one row.
         """
         self.frames = frames
-        self.normalise = normalise
+        self.to_tensor = to_tensor
         self.pad_token_id = pad_token_id
         self.mask_broken = mask_broken
         self.share_prefix = share_prefix
@@ -79,7 +79,7 @@ class Collator:
         media = [medium for family in families for medium in family[0].media]
         if media:
             unique = {medium: number for number, medium in enumerate(dict.fromkeys(media))}
-            batch["pixel_values"] = self.normalise([shown[medium] for medium in unique])
+            batch["pixel_values"] = self.to_tensor([shown[medium] for medium in unique])
             batch["image_index"] = torch.tensor([unique[medium] for medium in media])
         return {**batch, "notes": notes}
 

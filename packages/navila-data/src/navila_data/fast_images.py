@@ -88,15 +88,9 @@ def resize_pixels(pixels: Pixels, processor: ImageProcessor, aspect_ratio: str |
     return pixels
 
 
-def normalise_pixels(images: Sequence[Pixels] | Pixels, processor: ImageProcessor) -> torch.Tensor:
-    """N images (H, W, 3) uint8 to (N, 3, H, W) float32: one multiplication and one addition a pixel."""
-    levels = processor.normalise(np.array([[[[0] * 3, [255] * 3]]], np.uint8))[0, :, 0]
-    scale = torch.from_numpy((levels[:, 1] - levels[:, 0]) / 255)[:, None, None]
-    shift = torch.from_numpy(levels[:, 0].copy())[:, None, None]
-    values = torch.empty(len(images), 3, *images[0].shape[:2])
-    for image, out in zip(images, values, strict=True):
-        out.copy_(torch.from_numpy(image).permute(2, 0, 1))
-    return values.mul_(scale).add_(shift)
+def stack_pixels(images: Sequence[Pixels] | Pixels) -> torch.Tensor:
+    """N images (H, W, 3) uint8 to (N, 3, H, W) uint8."""
+    return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images])
 
 
 def _most_pixels() -> float:

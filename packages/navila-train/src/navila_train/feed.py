@@ -124,7 +124,7 @@ def make_feed(
         cache = FrameCache(Path(data.frame_cache_dir), pixels.fingerprint(), max_bytes=limit)
     collator = Collator(
         frames=FrameStore(pixels.resize, read=pixels.read, cache=cache, max_bytes=data.frame_cache_mb << 20),
-        normalise=pixels.normalise,
+        to_tensor=pixels.to_tensor,
         pad_token_id=model.tokenizer.pad_token_id,
         mask_broken=data.on_bad_data == "mask",
         share_prefix=data.share_prefix,

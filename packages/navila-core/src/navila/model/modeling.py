@@ -96,7 +96,13 @@ class NavilaForCausalLM(ConversationalModel):
         return self._projected(self.vision_features(pixel_values))
 
     def vision_features(self, pixel_values: Tensor) -> Tensor:
-        """(N, 3, H, W) pixels to (N, P, C) features, as the projector takes them."""
+        """(N, 3, H, W) pixels, normalised or uint8, to (N, P, C) features, as the projector takes them."""
+        if pixel_values.dtype == torch.uint8:
+            scale, shift = (
+                torch.from_numpy(values).to(pixel_values.device)[:, None, None]
+                for values in self.image_processor.scale_and_shift()
+            )
+            pixel_values = (pixel_values * scale + shift).to(self.vision_tower.dtype)
         features = self.vision_tower(pixel_values)
         # An image that is not tiled looks alike at every scale of dynamic_s2.
         return features if self.nvila is None else features.repeat(1, 1, self.nvila.width_factor)
@@ -141,7 +147,8 @@ class NavilaForCausalLM(ConversationalModel):
 
         Args:
             input_ids: (B, L), -200 at images; rows padded on either side, as `attention_mask` says.
-            pixel_values: (N, 3, H, W), the images of the batch in the order of their tokens, row by row.
+            pixel_values: (N, 3, H, W), the images of the batch in the order of their tokens, row by row; those of 8
+                bits are normalised here.
             attention_mask: (B, L), nonzero at real tokens; everything is real when None.
             position_ids: (B, L), only needed for packed samples: restarts at 0 where a sample begins.
             labels: (B, L), -100 where there is no loss (images and padding are never supervised).
