@@ -61,6 +61,20 @@ def test_a_stopped_training_goes_on_with_any_number_of_workers(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_what_remains_can_be_shown(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def shown(output: Path) -> list[dict]:
+        capsys.readouterr()
+        train("--config", recipe, "--output_dir", output, *PACKED, "--max_steps", 6, "--show_order", 999)
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"batch"')]
+
+    whole = shown(tmp_path / "new")
+    assert [batch["batch"] for batch in whole] == list(range(6))
+    assert all(name.startswith("vln record ") for batch in whole for name in batch["samples"])
+    train("--config", recipe, "--output_dir", tmp_path / "run", *PACKED, "--max_steps", 2, "--save_steps", 2)
+    (tmp_path / "run" / "training.json").unlink()
+    assert shown(tmp_path / "run") == whole[2:]
+
+
 def test_a_position_in_other_data_is_refused(packed: Path, recipe: Path, tmp_path: Path):
     flags = ("--config", recipe, "--output_dir", tmp_path / "run", "--resume_from_checkpoint")
     checkpoint = max(packed.glob("checkpoint-*"))

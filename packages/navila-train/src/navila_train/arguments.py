@@ -78,6 +78,9 @@ class DataArguments:
         None, "Folder on a disk of this machine to keep resized frames in, for later epochs and runs."
     )
     frame_cache_gb: float = option(100.0, "Most it may take, GiB.")
+    show_order: int = option(
+        0, "Print the samples of so many batches from where the training stands, as JSON lines, and train nothing."
+    )
     on_bad_data: str = option("skip", "What to do about broken media and records: raise, skip or mask.")
     bad_data_bound: float = option(0.01, "Share of broken samples past which training stops.")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from navila.errors import ConfigError, DataError
 from navila.model import NavilaForCausalLM
@@ -147,6 +148,14 @@ def make_feed(
         failures=FailureLog(data.on_bad_data, total=len(mixture), bound=data.bad_data_bound),  # type: ignore[arg-type]
         identity=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16],
     )
+
+
+def upcoming(feed: Feed, count: int) -> Iterator[dict[str, Any]]:
+    """The next `count` batches of all processes: their number, epoch and the names of their samples."""
+    stream, first = feed.batches.stream, feed.batches.start.batches
+    for number in range(first, min(first + count, len(stream))):
+        batch = stream[number]
+        yield {"batch": number, "epoch": batch[0].epoch, "samples": [feed.dataset[item].where for item in batch]}
 
 
 def _sampler(mixture: Mixture, arguments: Arguments, seed: int) -> ShuffledSampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ from navila_data.stream import Position
 from transformers import set_seed
 
 from navila_train import checkpoints
-from navila_train.feed import Feed, make_feed, open_mixture, texts_of
+from navila_train.feed import Feed, make_feed, open_mixture, texts_of, upcoming
 from navila_train.parse import Arguments
 from navila_train.sequence_parallel import SequenceGroups, SequenceParallel
 from navila_train.sequence_parallel.groups import check_sizes
@@ -73,6 +74,10 @@ def run(arguments: Arguments) -> None:
     feed = make_feed(model, mixture, arguments, max_length=length, rank=rank, world=world, start=start)
     if resume is not None:
         checkpoints.require_same_data(resume, feed.identity)
+    if arguments.data.show_order:
+        for batch in upcoming(feed, arguments.data.show_order) if training.process_index == 0 else ():
+            print(json.dumps(batch))
+        return
     trainer = make_trainer(model, feed, arguments, parallel)
     if resume is not None:
         before = checkpoints.counted(resume)
