@@ -1,12 +1,16 @@
 """Fixtures every member's tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # For tiny models a second thread costs more than it brings; processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Test runs in the background, and pytest-xdist's workers, ignore Ctrl-C, and what tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parent / ".." / "shared"
 

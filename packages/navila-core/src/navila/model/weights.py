@@ -119,7 +119,8 @@ def read_tensors(path: Path, prefix: str = "", names: Mapping[str, str] | None =
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         # torch's long explanation of how to load it all the same is not for a file of unknown origin.
-        why = re.search(r"WeightsUnpickler error: (.*?)\.? (?:Check|Please)", reason(error, 10_000))
+        found = r".*(?:WeightsUnpickler error:|trusted source\.) (.*?)\.? (?:Check|Please)"
+        why = re.search(found, reason(error, 10_000))
         raise CheckpointError(
             f"{path} is corrupt or holds more than tensors, which could run code, and is not loaded "
             f"({why[1] if why else reason(error)}): fetch it again, or save its tensors as safetensors."
