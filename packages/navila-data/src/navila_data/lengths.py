@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
 from navila.errors import DataError
-from navila.files import write_atomically
 from numpy.typing import NDArray
 
 from navila_data.mixture import Mixture, Part
 from navila_data.processor import Processor
-from navila_data.record_index import cache_folder
+from navila_data.record_index import cache_folder, kept_array
 
 Progress = Callable[[int, int], None]
 #: Samples between two calls of the progress function.
@@ -29,24 +27,25 @@ def token_lengths(
 
     The counts of a dataset that says what it was read from (`Dataset.fingerprint`) are kept below the cache folder.
     """
+    identity = processor.fingerprint()
     counted: dict[str, NDArray[np.int32]] = {}
-    parts = []
+    parts: list[NDArray[np.int32]] = []
+    before = 0
     for number, part in enumerate(mixture.parts):
-        before = sum(len(done) for done in parts)
-        key = _key(part, processor) or f"part {number}"
+        kept = _kept(part, identity)
+        key = kept or f"part {number}"
         if key not in counted:
-            counted[key] = _kept_or_counted(
-                key, part, processor, lambda done, before=before: progress(before + done, len(mixture))
-            )
+
+            def count(part: Part = part, before: int = before) -> NDArray[np.int32]:
+                return _count(part, processor, lambda done: progress(before + done, len(mixture)))
+
+            counted[key] = kept_array(cache_folder() / "lengths" / f"{kept}.npy", count) if kept else count()
         parts.append(counted[key])
+        before += len(part.indices)
     return np.concatenate(parts)
 
 
-def _kept_or_counted(key: str, part: Part, processor: Processor, progress: Callable[[int], None]) -> NDArray[np.int32]:
-    path = cache_folder() / "lengths" / f"{key}.npy"
-    if part.dataset.fingerprint():
-        with suppress(OSError, ValueError):
-            return np.load(path)
+def _count(part: Part, processor: Processor, progress: Callable[[int], None]) -> NDArray[np.int32]:
     lengths = np.ones(len(part.indices), np.int32)
     for place, index in enumerate(part.indices):
         # The sample is broken: whoever trains on it counts it, and says why.
@@ -55,22 +54,17 @@ def _kept_or_counted(key: str, part: Part, processor: Processor, progress: Calla
         if place % EVERY == 0:
             progress(place)
     progress(len(part.indices))
-    if part.dataset.fingerprint():
-        content = io.BytesIO()
-        np.save(content, lengths)
-        with suppress(OSError):
-            write_atomically(path, content.getvalue())
     return lengths
 
 
-def _key(part: Part, processor: Processor) -> str:
-    """What the lengths depend on, as a file name; empty when the dataset does not say."""
+def _kept(part: Part, processor: str) -> str:
+    """Name of the file that keeps the lengths, of all that they depend on; empty when the dataset does not say."""
     fingerprint = part.dataset.fingerprint()
     if not fingerprint:
         return ""
     facts = [
         fingerprint,
-        processor.fingerprint(),
+        processor,
         hashlib.sha256(np.asarray(part.indices, np.int64).tobytes()).hexdigest(),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -6,10 +6,10 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from navila.errors import DataError
@@ -45,17 +45,21 @@ def record_spans(path: Path) -> Spans:
         DataError: the file is no list of records and no record a line, or breaks off.
         OSError: it cannot be read.
     """
-    cached = _cached(path)
+    return kept_array(_cached(path), lambda: find_records(path))
+
+
+def kept_array(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array of a file below the cache folder, mapped; made and kept there when it is missing or damaged."""
     try:
-        return np.load(cached, mmap_mode="r")
+        return np.load(path, mmap_mode="r")
     except (OSError, ValueError):
-        spans = find_records(path)
+        made = make()
     content = io.BytesIO()
-    np.save(content, spans)
+    np.save(content, made)
     # A home that cannot be written to costs the next start some seconds.
     with suppress(OSError):
-        write_atomically(cached, content.getvalue())
-    return spans
+        write_atomically(path, content.getvalue())
+    return made
 
 
 def known_count(path: Path) -> int | None:
