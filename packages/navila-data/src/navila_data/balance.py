@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from hashlib import sha256
 
 import numpy as np
 from navila.actions import KINDS
 from navila.errors import ConfigError
-from navila.files import write_atomically
 from numpy.typing import NDArray
 
 from navila_data.dataset import Dataset
-from navila_data.record_index import cache_folder
+from navila_data.record_index import cache_folder, kept_array
 
 AUTO = "auto"
 #: `auto` shows no sample more often: a handful of stops seen a hundred times would be learned by heart.
@@ -64,20 +61,16 @@ def labels_of(dataset: Dataset, progress: Progress = lambda done, total: None) -
     if type(dataset).label is Dataset.label:
         return np.full(len(dataset), "", dtype=np.str_)
     fingerprint = dataset.fingerprint()
-    path = cache_folder() / "labels" / f"{sha256(fingerprint.encode()).hexdigest()[:32]}.npy"
-    if fingerprint:
-        with suppress(OSError, ValueError):
-            return np.load(path)
-    found = []
-    for index in range(len(dataset)):
-        found.append(dataset.label(index))
-        if len(found) % EVERY == 0:
-            progress(len(found), len(dataset))
-    progress(len(found), len(dataset))
-    labels = np.array(found, dtype=np.str_)
-    if fingerprint:
-        content = io.BytesIO()
-        np.save(content, labels)
-        with suppress(OSError):
-            write_atomically(path, content.getvalue())
-    return labels
+
+    def read() -> NDArray[np.str_]:
+        found = []
+        for index in range(len(dataset)):
+            found.append(dataset.label(index))
+            if len(found) % EVERY == 0:
+                progress(len(found), len(dataset))
+        progress(len(found), len(dataset))
+        return np.array(found, dtype=np.str_)
+
+    if not fingerprint:
+        return read()
+    return kept_array(cache_folder() / "labels" / f"{sha256(fingerprint.encode()).hexdigest()[:32]}.npy", read)
