@@ -24,6 +24,9 @@ R2R_RECORD: dict[str, Any] = {
     "reference_path": [[1, 0.5, -2.25], [3.0, 0.5, 1.0]],
     "annotator": "someone",
 }
+TRUNCATED_GZIP = gzip.compress(b'{"episodes": []}' * 50, mtime=0)[
+    :30
+]  # a time of its own would name each run's test anew
 TRUTH = {"1": {"locations": [[1, 0.5, -2.25], [1.0, 0.5, -2.0]], "forward_steps": 1, "actions": [1, 0]}}
 
 
@@ -131,7 +134,7 @@ def test_bad_expert_paths_are_named_with_their_own_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"episodes": {}}', gzip.compress(b'{"episodes": []}' * 50)[:30], b"\xff\xfe", b"[" * 100_000],
+    [b"", b"{", b"[]", b'{"episodes": {}}', TRUNCATED_GZIP, b"\xff\xfe", b"[" * 100_000],
 )
 def test_a_corrupt_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.json.gz"
