@@ -134,7 +134,7 @@ COMMON_TRAINER_FLAGS = (
     ("seed", "[default: 42]"),
     ("dataloader_num_workers", "Processes that load data. [default: 0]"),
     ("resume_from_checkpoint", "Checkpoint to resume; by default the newest complete one; `none` begins anew."),
-    ("deepspeed", "Configuration file of DeepSpeed."),
+    ("deepspeed", "DeepSpeed: zero1, zero2, zero3, zero3-offload, … (recipes/deepspeed), or a configuration file."),
     ("use_cpu", "Train on the CPU. [default: where there is no GPU]"),
 )
 

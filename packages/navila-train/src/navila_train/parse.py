@@ -18,6 +18,7 @@ from transformers import TrainingArguments as TrainerArguments
 from transformers.hf_argparser import string_to_bool
 
 from navila_train.arguments import RENAMED, WITHOUT_EFFECT, DataArguments, ModelArguments, TuningArguments
+from navila_train.deepspeed_config import check_matches, read_deepspeed
 
 #: Arguments that name a part of the model, by text or by a config.
 PARTS = ("llm", "vision_tower", "mm_projector")
@@ -74,12 +75,15 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
         values[part] = _part(values[part], part)
     given = {**recipe, **{key: values[key] for key in _keys(rest) if key in values}}
     _choose_device(values)
+    if values["deepspeed"]:
+        values["deepspeed"] = read_deepspeed(values["deepspeed"])
     try:
         model = ModelArguments(**_fields(ModelArguments, values))
         data = DataArguments(**_fields(DataArguments, values))
         training = TrainingArguments(**_fields(TrainingArguments, values))
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"navila train: {' '.join(str(error).split())}") from error
+    check_matches(training)
     return Arguments(model=model, data=data, training=training, given=given)
 
 
