@@ -65,7 +65,8 @@ def check_matches(training: Any) -> None:
     Raises:
         ConfigError: one is not.
     """
-    for mismatch in getattr(training.hf_deepspeed_config, "mismatches", ()):
+    # The Trainer's arguments have a configuration only where one was given.
+    for mismatch in training.hf_deepspeed_config.mismatches if training.deepspeed else ():
         theirs, _, ours = mismatch.removeprefix("- ds ").partition(" vs hf ")
         raise ConfigError(f'--deepspeed says {theirs} and the flags say {ours}: write "auto" there, or the same.')
 
