@@ -45,7 +45,7 @@ class NavilaTrainer(transformers.Trainer):
         super().__init__(model=model, train_dataset=feed.dataset, data_collator=feed.collator, **options)
         self.feed = feed
         self.sequence_parallel = sequence_parallel
-        self.throughput = Throughput(model.tokens_per_image)
+        self.throughput = Throughput(model)
         self.loss_sum: torch.Tensor | float = 0.0
         """Over all micro-batches, also those before an interruption; the Trainer knows only those since."""
         # To the Trainer the whole training is one pass, over a stream whose epochs may differ in length.
@@ -70,11 +70,12 @@ class NavilaTrainer(transformers.Trainer):
             **workers,
         )
 
-    def get_batch_samples(self, *args: Any, **options: Any) -> tuple[list[Any], Any]:
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **options: Any) -> tuple[list[Any], Any]:
         """The batches of an optimizer step and their number of labels; what was wrong with samples is noted here."""
-        batches, count = super().get_batch_samples(*args, **options)
+        batches, count = super().get_batch_samples(self.throughput.waiting(epoch_iterator), *args, **options)
         for batch in batches:
             self.feed.failures.note(batch.pop("notes"))
+            self.throughput.count(batch)
         if count is not None:
             # A step whose samples are all broken has no labels, and a loss of 0 that is divided by their number.
             count = torch.as_tensor(count).clamp(min=1)
@@ -115,7 +116,6 @@ class NavilaTrainer(transformers.Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """The model's loss; logits are computed only where there are labels."""
-        self.throughput.count(inputs)
         parallel = self.sequence_parallel
         more = {"supervised_logits_only": True} if parallel is None else {"sequence_parallel": parallel}
         return super().compute_loss(model, {**inputs, **more}, *args, **options)
@@ -150,9 +150,9 @@ class NavilaTrainer(transformers.Trainer):
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log with tokens and samples a second since the last line."""
+        """Log with what was done in a second since the last line."""
         if "loss" in logs:
-            logs = {**logs, **self.throughput.rates(self.feed.batches.world)}
+            logs = {**logs, **self.throughput.rates(self.feed.batches.world, self.args.world_size)}
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
