@@ -58,6 +58,27 @@ def dcp_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     Raises:
         CheckpointError: a file is missing, corrupt or holds more than it should.
     """
+    tensors, places = _index(folder)
+    for name, facts in tensors.items():
+        whole = torch.empty(tuple(facts.size), dtype=facts.properties.dtype)
+        filled = 0
+        for chunk in facts.chunks:
+            piece = _piece(folder, places.get((name, tuple(chunk.offsets))), name, tuple(chunk.sizes))
+            where = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
+            whole[where] = piece
+            filled += piece.numel()
+        if filled != whole.numel():
+            raise CheckpointError(f"{folder} lacks a piece of the tensor {name!r}: fetch the checkpoint again.")
+        yield name, whole
+
+
+def dcp_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of a sharded checkpoint; raises as `dcp_weights`."""
+    return {name: tuple(facts.size) for name, facts in _index(folder)[0].items()}
+
+
+def _index(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, tuple[int, ...]], Any]]:
+    """What `.metadata` says: facts of each tensor, and where each of its pieces is."""
     path = folder / METADATA
     try:
         with path.open("rb") as file:
@@ -70,17 +91,7 @@ def dcp_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
         raise CheckpointError(
             f"{path} is corrupt or no metadata of torch ({reason(error)}): it is not loaded."
         ) from error
-    for name, facts in tensors.items():
-        whole = torch.empty(tuple(facts.size), dtype=facts.properties.dtype)
-        filled = 0
-        for chunk in facts.chunks:
-            piece = _piece(folder, places.get((name, tuple(chunk.offsets))), name, tuple(chunk.sizes))
-            where = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
-            whole[where] = piece
-            filled += piece.numel()
-        if filled != whole.numel():
-            raise CheckpointError(f"{folder} lacks a piece of the tensor {name!r}: fetch the checkpoint again.")
-        yield name, whole
+    return tensors, places
 
 
 def _piece(folder: Path, place: Any, name: str, shape: tuple[int, ...]) -> Tensor:
