@@ -108,7 +108,8 @@ class SimulatorSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackSpec(ComponentSpec):
-    """A `transformers.TrainerCallback` that `navila train --callback NAME` installs."""
+    """A `transformers.TrainerCallback` that `navila train --callback NAME` installs; one that is also a
+    `navila.callbacks.Evaluator` scores the model during training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,11 @@
-"""What navila-eval offers: the command `navila eval`."""
+"""What navila-eval offers: the command `navila eval` and its tasks during training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from navila import hookimpl
-from navila.specs import CommandSpec
+from navila.specs import CallbackSpec, CommandSpec
 
 
 @hookimpl
@@ -15,4 +15,14 @@ def navila_commands() -> Iterable[CommandSpec]:
         name="eval",
         target="navila_eval.command:evaluate",
         summary="Score a model on the installed benchmarks, or list them",
+    )
+
+
+@hookimpl
+def navila_callbacks() -> Iterable[CallbackSpec]:
+    """Tasks during training."""
+    yield CallbackSpec(
+        name="benchmark",
+        target="navila_eval.callback:BenchmarkCallback",
+        summary="Score the model in training on a task: benchmark:task=houses,level=0,limit=4",
     )

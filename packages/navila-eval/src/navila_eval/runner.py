@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from navila.errors import ConfigError, NavilaError
+from navila.errors import NavilaError
+from navila.options import construct, parse_options
 from navila.plugins import default_host
 
 from navila_eval.benchmark import Benchmark, Request, Results
@@ -94,24 +93,6 @@ def run_tasks(
     return outcomes
 
 
-def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` words as keywords; a value is JSON where it reads as such, else text.
-
-    Raises:
-        ConfigError: a word has no `=`.
-    """
-    keywords: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"The task option {word!r} must read KEY=VALUE.")
-        try:
-            keywords[key] = json.loads(value)
-        except ValueError:
-            keywords[key] = value
-    return keywords
-
-
 def make_benchmark(task: str, keywords: Mapping[str, Any]) -> Benchmark:
     """The benchmark of a task, with its options.
 
@@ -120,11 +101,7 @@ def make_benchmark(task: str, keywords: Mapping[str, Any]) -> Benchmark:
         ConfigError: it has no such option.
     """
     component: type[Benchmark] = default_host().registry("benchmark").load(task)
-    known = [name for name in inspect.signature(component).parameters if name not in ("args", "kwargs")]
-    for key in keywords:
-        if key not in known:
-            raise ConfigError(f"The task {task} has no option {key!r}: it has {', '.join(known) or 'none'}.")
-    return component(**keywords)
+    return construct(component, keywords, f"task {task}")
 
 
 def model_name(model: str) -> str:

@@ -44,6 +44,9 @@ class DataArguments:
     """What the model is trained on."""
 
     data_mixture: str | None = option(None, "Datasets, e.g. r2r+rxr*2+vln:FOLDER (NAME or FORMAT:FOLDER, *N repeats).")
+    eval_data_mixture: str | None = option(
+        None, "Data that are not trained on; --eval_strategy says when their loss is computed."
+    )
     data_path: str | None = option(None, "Folder below which registered datasets lie.")
     num_video_frames: int = option(8, "Frames of a navigation step or a video.")
     fps: float = option(0.0, "Frames a second of videos, --num_video_frames at most; 0 spreads those over a video.")
@@ -110,7 +113,9 @@ class TuningArguments:
     seq_parallel_ring_type: str = option(
         "zigzag_ring_varlen", "Order of a row in the ring: zigzag_ring_varlen (equal work), or ring_varlen."
     )
-    callback: list[str] | None = option(None, "Registered callbacks to install.")  # noqa: RUF009 (None)
+    callback: list[str] | None = option(  # noqa: RUF009 (None)
+        None, "Registered callbacks to install, each NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. benchmark:task=houses."
+    )
 
 
 #: Groups of `--help`, in order.
@@ -131,6 +136,9 @@ COMMON_TRAINER_FLAGS = (
     ("save_steps", "Steps between checkpoints. [default: 500]"),
     ("save_total_limit", "Checkpoints to keep."),
     ("logging_steps", "Steps between log lines. [default: 500]"),
+    ("eval_strategy", "When to evaluate: no, steps (every --eval_steps), epoch. [default: no]"),
+    ("eval_steps", "Steps between evaluations. [default: --logging_steps]"),
+    ("load_best_model_at_end", "Keep the best checkpoint, by --metric_for_best_model. [default: False; eval_loss]"),
     ("seed", "[default: 42]"),
     ("dataloader_num_workers", "Processes that load data. [default: 0]"),
     ("resume_from_checkpoint", "Checkpoint to resume; by default the newest complete one; `none` begins anew."),

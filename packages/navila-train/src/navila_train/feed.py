@@ -43,8 +43,8 @@ class Feed:
     """What decides the batches: a checkpoint's position means nothing in a stream of others."""
 
 
-def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
-    """Open the data.
+def open_mixture(arguments: Arguments, text: str | None, *, rebalance: str | None = None) -> Mixture:
+    """Open the data; `rebalance` in place of `--rebalance_actions`.
 
     Raises:
         ConfigError: no mixture was given.
@@ -58,7 +58,8 @@ def open_mixture(arguments: Arguments, text: str | None) -> Mixture:
         num_frames=data.num_video_frames, fps=data.fps, normalise_instructions=data.normalise_instructions
     )
     root = Path(data.data_path) if data.data_path else None
-    return Mixture.open(text, root, options, rebalance=data.rebalance_actions, progress=_tell("reading actions"))
+    balance = data.rebalance_actions if rebalance is None else rebalance
+    return Mixture.open(text, root, options, rebalance=balance, progress=_tell("reading actions"))
 
 
 def _tell(work: str) -> Callable[[int, int], None]:
@@ -193,11 +194,24 @@ def _batching(
     data, training = arguments.data, arguments.training
     by_length = str(training.train_sampling_strategy) == "group_by_length"
     size = training.per_device_train_batch_size
-    if not data.packing and not by_length:
+    if data.packing:
+        return row_batching(mixture, processor, arguments, max_length, seed)
+    if not by_length:
         return batches_of(size), size
     lengths = token_lengths(mixture, processor, _tell("counting tokens")).tolist()
-    if not data.packing:
-        return lambda order, epoch: group_by_length(order, lengths, size, seed=seed + epoch), size
+    return lambda order, epoch: group_by_length(order, lengths, size, seed=seed + epoch), size
+
+
+def row_batching(
+    mixture: Mixture, processor: Processor, arguments: Arguments, max_length: int, seed: int
+) -> tuple[Batching, int]:
+    """How samples are packed into rows, and the tokens of a row.
+
+    Raises:
+        ConfigError: a row does not hold the longest sample.
+    """
+    data = arguments.data
+    lengths = token_lengths(mixture, processor, _tell("counting tokens")).tolist()
     budget = data.packing_tokens or max(default_budget(), max_length)
     if (longest := max(lengths)) > budget:
         raise ConfigError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import navila
 import transformers
+from navila.callbacks import Evaluator
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM, build
 from navila.model.context import record_length
@@ -20,8 +21,10 @@ from navila.model.vocabulary import add_config_tokens
 from navila.plugins import default_host
 from navila_data.stream import Position
 from transformers import set_seed
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from navila_train import checkpoints
+from navila_train.evaluation import HeldOut, evaluates, make_callbacks, require_whole_model
 from navila_train.feed import Feed, make_feed, open_mixture, texts_of, upcoming
 from navila_train.parse import Arguments
 from navila_train.sequence_parallel import SequenceGroups, SequenceParallel
@@ -78,7 +81,10 @@ def run(arguments: Arguments) -> None:
         for batch in upcoming(feed, arguments.data.show_order) if training.process_index == 0 else ():
             print(json.dumps(batch))
         return
-    trainer = make_trainer(model, feed, arguments, parallel)
+    held_out = HeldOut.open(arguments, feed, rank=rank, world=world)
+    for name, count in held_out.dataset.mixture.counts().items() if held_out else ():
+        say(f"held out {name}: {count} samples")
+    trainer = make_trainer(model, feed, arguments, parallel, held_out)
     if resume is not None:
         before = checkpoints.counted(resume)
         trainer.loss_sum = before["loss"]
@@ -103,6 +109,8 @@ def run(arguments: Arguments) -> None:
         }
         checkpoints.mark_finished(output, facts)
     say(f"trained {result.global_step} steps, mean loss {loss:.4f}; model in {output}")
+    if training.load_best_model_at_end:
+        say(f"it is that of step {trainer.state.best_global_step}: {training.metric_for_best_model} was best there")
     if failures.shortened:
         say(f"{failures.shortened} samples were too long and lost history frames or late turns")
     if arguments.data.frame_cache_dir:
@@ -248,7 +256,11 @@ def processes() -> int:
 
 
 def make_trainer(
-    model: NavilaForCausalLM, feed: Feed, arguments: Arguments, parallel: SequenceParallel | None = None
+    model: NavilaForCausalLM,
+    feed: Feed,
+    arguments: Arguments,
+    parallel: SequenceParallel | None = None,
+    held_out: HeldOut | None = None,
 ) -> NavilaTrainer:
     """Put model, data and Trainer together.
 
@@ -258,11 +270,16 @@ def make_trainer(
     training = arguments.training
     output = Path(training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
-    callbacks = [
-        LogFile(output / LOG),
-        *(default_host().registry("callback").load(n)() for n in training.callback or ()),
-    ]
-    trainer = NavilaTrainer(model, feed=feed, sequence_parallel=parallel, args=training, callbacks=callbacks)
+    callbacks = [LogFile(output / LOG), *make_callbacks(arguments)]
+    if evaluates(arguments) and held_out is None and not any(isinstance(c, Evaluator) for c in callbacks):
+        raise ConfigError(
+            "There is nothing to evaluate: give --eval_data_mixture, or a --callback such as benchmark:task=houses."
+        )
+    trainer = NavilaTrainer(
+        model, feed=feed, sequence_parallel=parallel, held_out=held_out, args=training, callbacks=callbacks
+    )
+    divided = "ZeRO 3" if is_deepspeed_zero3_enabled() else "FSDP" if trainer.is_fsdp_enabled else None
+    require_whole_model(callbacks, divided=divided)
     if trainer.accelerator.num_processes != processes():
         # The Trainer would let every rank train alone, without a word.
         raise ConfigError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import navila
 import torch
 import torch.distributed as dist
 import transformers
+from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM
 from navila_data.failures import FailureLog
 from navila_data.stream import RankBatches
@@ -20,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from navila_train.checkpoints import mark_position
+from navila_train.evaluation import HeldOut, as_in_evaluation, callback_scores, held_out_loss
 from navila_train.feed import Feed
 from navila_train.parse import TrainingArguments
 from navila_train.sequence_parallel import SequenceParallel
@@ -39,10 +43,14 @@ class NavilaTrainer(transformers.Trainer):
         *,
         feed: Feed,
         sequence_parallel: SequenceParallel | None = None,
+        held_out: HeldOut | None = None,
         **options: Any,
     ) -> None:
         """`feed` gives the batches, `sequence_parallel` divides them; the rest is as in `transformers.Trainer`."""
-        super().__init__(model=model, train_dataset=feed.dataset, data_collator=feed.collator, **options)
+        # What is evaluated is no dataset to the Trainer: `evaluate` knows it.
+        options |= {"train_dataset": feed.dataset, "eval_dataset": [], "data_collator": feed.collator}
+        super().__init__(model=model, **options)
+        self.held_out = held_out
         self.feed = feed
         self.sequence_parallel = sequence_parallel
         self.throughput = Throughput(model)
@@ -119,6 +127,63 @@ class NavilaTrainer(transformers.Trainer):
         parallel = self.sequence_parallel
         more = {"supervised_logits_only": True} if parallel is None else {"sequence_parallel": parallel}
         return super().compute_loss(model, {**inputs, **more}, *args, **options)
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """Loss on held-out data and figures of callbacks, logged as `eval_…`; leaves the training as it was."""
+        began = time.perf_counter()
+        scores: dict[str, float | None] = {}
+        wrapped: Any = self.model_wrapped
+        whole: Any = self.accelerator.unwrap_model(wrapped)
+        with as_in_evaluation(wrapped), self.compute_loss_context_manager():
+            if self.held_out is not None:
+                failures = FailureLog(
+                    self.feed.failures.policy, total=len(self.held_out.dataset), bound=self.feed.failures.bound
+                )
+                scores |= held_out_loss(
+                    wrapped,
+                    self.held_out,
+                    loader=self._held_out_batches(self.held_out),
+                    failures=failures,
+                    parallel=self.sequence_parallel,
+                    device=self.args.device,
+                )
+            scores |= callback_scores(
+                whole,
+                self.callback_handler.callbacks,
+                step=self.state.global_step,
+                output_dir=Path(self.args.output_dir or ""),
+            )
+        seconds = time.perf_counter() - began
+        self.throughput.since += seconds
+        metrics = {f"eval_{name}": math.nan if value is None else float(value) for name, value in scores.items()}
+        metrics["eval_runtime"] = round(seconds, 3)
+        self.log({name: value for name, value in metrics.items() if math.isfinite(value)})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _held_out_batches(self, held_out: HeldOut) -> Iterator[Mapping[str, Any]]:
+        """The batches on the model's device, with progress told."""
+        args = self.args
+        loader = held_out.loader(workers=args.dataloader_num_workers, prefetch=args.dataloader_prefetch_factor)
+        self.callback_handler.eval_dataloader = loader  # type: ignore[assignment]
+        for batch in loader:
+            yield self._prepare_inputs(batch)
+            self.control = self.callback_handler.on_prediction_step(args, self.state, self.control)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As in the Trainer, with a sentence where the figure to go by is not there."""
+        wanted = self.args.metric_for_best_model
+        if wanted and f"eval_{wanted.removeprefix('eval_')}" not in metrics:
+            names = ", ".join(name for name in metrics if name != "eval_runtime")
+            raise ConfigError(f"--metric_for_best_model {wanted} is not among what is evaluated: {names}.")
+        return super()._determine_best_metric(metrics, trial)
+
+    def _load_best_model(self) -> None:
+        """Read the best checkpoint's weights, which lie in the released layout."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Not counted: transformers' estimate ignores images and walks over all parameters at every step."""
