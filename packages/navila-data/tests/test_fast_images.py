@@ -59,6 +59,9 @@ def palette_with_transparency(file: Path) -> None:
 FILES: dict[str, Callable[[Path], Any]] = {
     "plain.jpg": lambda file: picture(64, 48).save(file),
     "fine.jpg": lambda file: picture(64, 48).save(file, subsampling="4:4:4", quality=98),
+    "halved.jpg": lambda file: picture(101, 67).save(file, subsampling="4:2:2", quality=60),
+    "quartered.jpg": lambda file: picture(101, 67).save(file, subsampling="4:2:0", quality=20, optimize=True),
+    "restarts.jpg": lambda file: picture(101, 67).save(file, restart_marker_blocks=3),
     "progressive.jpg": lambda file: picture(101, 67).save(file, progressive=True),
     "grey.jpg": lambda file: picture(64, 48, "L").save(file),
     "print.jpg": lambda file: picture(64, 48, "CMYK").save(file),
@@ -113,9 +116,13 @@ def test_noise_comes_out_at_most_two_levels_off() -> None:
     assert (apart > 1).mean() < 1e-4
 
 
+@pytest.mark.parametrize("turbo", [True, False], ids=["simplejpeg", "pillow"])
 @pytest.mark.parametrize("aspect", ["resize", "pad", None])
-def test_exact_decoding_equals_what_a_model_does_to_an_image(tmp_path: Path, aspect: str | None) -> None:
+def test_exact_decoding_equals_what_a_model_does_to_an_image(
+    tmp_path: Path, aspect: str | None, turbo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     processor = ImageProcessor.from_dict(CLIP)
+    monkeypatch.setattr("navila_data.frames.has_same_jpegs", lambda: turbo)
     pixels = PixelPipeline(processor, aspect)
     for name, write in FILES.items():
         write(tmp_path / name)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +20,12 @@ import torch.nn.functional as F
 from navila.errors import ConfigError, DataError, MissingDependencyError
 from navila.images import ImageProcessor, centre_crop, read_image, resize
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 #: The filters of Pillow that torch has for 8 bits.
 _FILTERS = {int(Image.Resampling.BICUBIC): "bicubic", int(Image.Resampling.BILINEAR): "bilinear"}
+#: How a JPEG file begins.
+_JPEG = b"\xff\xd8"
 #: How JPEGs hold colours that become RGB in one way only; those of printing do not.
 _PLAIN = frozenset({"YCbCr", "RGB", "Gray"})
 
@@ -53,15 +57,30 @@ def read_pixels(file: Path | BinaryIO) -> Pixels:
     Raises:
         DataError: the file is missing, truncated or no image.
     """
+    pixels = read_jpeg(file)
+    return np.array(read_image(file)) if pixels is None else pixels
+
+
+def has_same_jpegs() -> bool:
+    """Whether `read_jpeg` works here and gives the pixels that Pillow gives: both have libjpeg-turbo."""
+    return find_spec("simplejpeg") is not None and bool(features.check("libjpeg_turbo"))
+
+
+def read_jpeg(file: Path | BinaryIO) -> Pixels | None:
+    """Decode a JPEG file, or an open one; None for other files and for JPEGs that are damaged, odd or of printing.
+
+    Raises:
+        DataError: the file is missing, or cannot be read.
+    """
     import simplejpeg
 
     try:
-        content = file.read_bytes() if isinstance(file, Path) else file.read()
+        content = _jpeg_of(file)
     except FileNotFoundError:
         raise DataError(f"The image {file} does not exist: check the path.") from None
     except OSError as error:
         raise DataError(f"The image {file} cannot be read ({error.strerror}): check the path and the disk.") from None
-    if content[:2] == b"\xff\xd8":
+    if content is not None:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
             if colours in _PLAIN and int(height) * int(width) <= _most_pixels():
@@ -71,7 +90,14 @@ def read_pixels(file: Path | BinaryIO) -> Pixels:
             pass
     if not isinstance(file, Path):
         file.seek(0)
-    return np.array(read_image(file))
+    return None
+
+
+def _jpeg_of(file: Path | BinaryIO) -> bytes | None:
+    """The content of a JPEG file; of other files no more than their beginning is read."""
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as opened:
+        begin = opened.read(len(_JPEG))
+        return begin + opened.read() if begin == _JPEG else None
 
 
 def resize_pixels(pixels: Pixels, processor: ImageProcessor, aspect_ratio: str | None) -> Pixels:
@@ -89,8 +115,8 @@ def resize_pixels(pixels: Pixels, processor: ImageProcessor, aspect_ratio: str |
 
 
 def stack_pixels(images: Sequence[Pixels] | Pixels) -> torch.Tensor:
-    """N images (H, W, 3) uint8 to (N, 3, H, W) uint8."""
-    return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images])
+    """N images (H, W, 3) uint8 to (N, 3, H, W) uint8 in channels-last layout."""
+    return torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)
 
 
 def _most_pixels() -> float:
@@ -106,10 +132,9 @@ def _resize(pixels: Pixels, size: tuple[int, int], resample: int) -> Pixels:
     if pixels.shape[0] < height or pixels.shape[1] < width:
         # Where an image grows, torch's weights would be two levels off, and there is less to save.
         return np.asarray(resize(Image.fromarray(pixels), size, resample))
-    # (1, 3, H, W) whose channels lie beside each other: torch resizes those without copying them first.
-    images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    # (1, 3, H, W) in torch's channels-last layout: it resizes those without taking the channels apart, before or after.
+    images = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(images, (height, width), mode=_FILTERS[resample], antialias=True)
-    # A view: torch has put one channel after the other, which is how they are normalised.
     return resized[0].permute(1, 2, 0).numpy()
 
 

@@ -17,7 +17,7 @@ from navila.video import iterate_frames
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila_data.fast_images import read_pixels, require_fast, resize_pixels, stack_pixels
+from navila_data.fast_images import has_same_jpegs, read_jpeg, read_pixels, require_fast, resize_pixels, stack_pixels
 from navila_data.frame_cache import FrameCache, Stored
 from navila_data.media import Base64, EditedFrame, Medium, TarMember, VideoFrame, open_file
 
@@ -158,12 +158,14 @@ class PixelPipeline:
         self.processor = processor
         self.aspect_ratio = aspect_ratio
         self.decoding = decoding
+        self._reads_jpegs = has_same_jpegs()
 
     def read(self, file: Path | BinaryIO) -> Frame:
         """(H, W, 3) uint8 of the vision tower's size, of an image file or an open one; raises as `read_image`."""
-        if self.decoding == "exact":
-            return self.resize(read_image(file))
-        return resize_pixels(read_pixels(file), self.processor, self.aspect_ratio)
+        if self.decoding == "fast":
+            return resize_pixels(read_pixels(file), self.processor, self.aspect_ratio)
+        pixels = read_jpeg(file) if self._reads_jpegs else None
+        return self.resize(read_image(file) if pixels is None else Image.fromarray(pixels))
 
     def resize(self, image: Image.Image) -> Frame:
         """(H, W, 3) uint8 of the vision tower's size."""
