@@ -113,6 +113,25 @@ class TuningArguments:
     seq_parallel_ring_type: str = option(
         "zigzag_ring_varlen", "Order of a row in the ring: zigzag_ring_varlen (equal work), or ring_varlen."
     )
+    auto_resume: bool = option(True, "Go on from the newest complete checkpoint; false begins anew.")
+    time_limit: str | None = option(
+        None, "Save and end with code 75 in time before HH:MM:SS or D-HH:MM:SS are over. [default: a SLURM job's end]"
+    )
+    time_margin: float = option(
+        0.0, "Seconds to stop before that; 0 learns from how long steps and checkpoints take."
+    )
+    max_bad_steps: int = option(
+        3, "Steps in a row without a finite loss or gradient, each left out, after which training ends."
+    )
+    spike_factor: float = option(
+        0.0, "Leave steps out, too, whose loss is over so many times the median of the last 64; 0 allows any."
+    )
+    hang_timeout: float = option(
+        1200.0, "Seconds without progress after which training ends and names the processes it waits for; 0 never."
+    )
+    straggler_factor: float = option(
+        2.0, "Name processes that keep the others waiting so many times the median; 0 names none."
+    )
     callback: list[str] | None = option(  # noqa: RUF009 (None)
         None, "Registered callbacks to install, each NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. benchmark:task=houses."
     )

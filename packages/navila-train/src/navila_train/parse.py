@@ -30,6 +30,8 @@ class TrainingArguments(TuningArguments, TrainerArguments):
 
     # Our batches are not columns of a `datasets` table.
     remove_unused_columns: bool = False
+    # It would put the mean of earlier losses in the place of one that is no number; such steps are told instead.
+    logging_nan_inf_filter: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
