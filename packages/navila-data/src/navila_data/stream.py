@@ -102,6 +102,11 @@ class RankBatches(Sampler[list[EpochIndex]]):
             number = self.start.batches + (step - self.start.steps) * self.world + self.rank
             yield self.stream[number] if step >= self.start.steps and number < len(self.stream) else []
 
+    def between(self, first: int, end: int) -> list[list[EpochIndex]]:
+        """This process's batches of the steps from `first` to before `end`."""
+        numbers = (self.start.batches + (step - self.start.steps) * self.world + self.rank for step in range(first, end))
+        return [self.stream[number] for number in numbers if number < len(self.stream)]
+
     def position(self, steps: int) -> Position:
         """Where the stream is after this many steps in all."""
         done = self.start.batches + (steps - self.start.steps) * self.world

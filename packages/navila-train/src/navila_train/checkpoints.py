@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from navila.errors import CheckpointError, ConfigError
 from navila.files import write_atomically
 from navila_data.stream import Position
 
+from navila_train.checkpoint_files import damage, numbered, resumable
+
 #: Written into the output folder last of all.
 MARKER = "training.json"
-#: Written into a `checkpoint-N` folder last of all, by the Trainer.
+#: Written into a `checkpoint-N` folder by the Trainer.
 STATE = "trainer_state.json"
 
 #: Where in the stream of batches a `checkpoint-N` was written.
@@ -32,15 +34,6 @@ def finished(output: Path) -> Mapping[str, Any] | None:
 def mark_finished(output: Path, facts: Mapping[str, Any]) -> None:
     """Write the completion marker."""
     write_atomically(output / MARKER, json.dumps({"complete": True, **facts}, indent=2, default=str) + "\n")
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a `checkpoint-N` folder was written to its end."""
-    try:
-        step = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["global_step"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return checkpoint.name == f"checkpoint-{step}" and (checkpoint / "config.json").is_file()
 
 
 def mark_position(checkpoint: Path, *, batches: int, data: str, counted: Mapping[str, Any]) -> None:
@@ -93,30 +86,40 @@ def _read_position(checkpoint: Path) -> Mapping[str, Any]:
         ) from None
 
 
-def newest_whole(output: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    numbered = [
-        (int(number), folder)
-        for folder in output.glob("checkpoint-*")
-        if (number := folder.name.removeprefix("checkpoint-")).isdigit()
-    ]
-    return next((folder for _, folder in sorted(numbered, reverse=True) if is_whole(folder)), None)
+def newest_whole(output: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that training can go on from; `tell` hears of newer ones that cannot be used, and why."""
+    for _, folder in reversed(numbered(output)):
+        if not (why := unusable(folder)):
+            return folder
+        tell(f"{folder} cannot be gone on from, an earlier one is taken: {why}")
+    return None
 
 
-def to_resume(choice: str | None, output: Path) -> Path | None:
+def unusable(checkpoint: Path) -> str:
+    """Why training cannot go on from a checkpoint; empty if it can."""
+    if why := damage(checkpoint):
+        return why
+    return "" if resumable(checkpoint) else "--save_only_model left its optimizer out"
+
+
+def to_resume(
+    choice: str | None, output: Path, *, auto: bool = True, tell: Callable[[str], None] = print
+) -> Path | None:
     """The checkpoint to resume from: `none`/`False` begins anew, a path names it, anything else takes the newest.
+
+    Without `auto` and without a choice it begins anew, too. `tell` hears of damaged checkpoints that are passed over.
 
     Raises:
         CheckpointError: the named checkpoint is partial, or no checkpoint.
     """
-    match (choice or "auto").lower():
+    match (choice or ("auto" if auto else "none")).lower():
         case "none" | "false":
             return None
         case "auto" | "true":
-            return newest_whole(output)
+            return newest_whole(output, tell)
     folder = Path(str(choice))
-    if not is_whole(folder):
+    if why := unusable(folder):
         raise CheckpointError(
-            f"{folder} is no complete checkpoint of a training: name a checkpoint-N folder, or `auto`."
+            f"{folder} is no complete checkpoint of a training ({why}): name another checkpoint-N folder, or `auto`."
         )
     return folder

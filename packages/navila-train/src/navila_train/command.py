@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import click
 
@@ -47,7 +48,8 @@ def train(flags: tuple[str, ...]) -> None:
     checkpoint: `--model_name_or_path FOLDER`; from a recipe: `--config recipe.yaml`. Run the same command again to
     resume an interrupted training.
     """
+    started = time.time()
     from navila_train.parse import parse_flags
     from navila_train.run import run
 
-    run(parse_flags(flags))
+    run(parse_flags(flags), started)

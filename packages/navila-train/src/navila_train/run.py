@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import navila
 import transformers
 from navila.callbacks import Evaluator
-from navila.errors import ConfigError
+from navila.errors import EXIT_RESUME, ConfigError, Interrupted
 from navila.model import NavilaForCausalLM, build
 from navila.model.context import record_length
 from navila.model.location import MODEL_TYPES, checkpoint_folder, read_json
@@ -24,11 +24,15 @@ from transformers import set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from navila_train import checkpoints
+from navila_train.agreement import from_first, wait_for_all
+from navila_train.checkpoint_files import clear_temporary
 from navila_train.evaluation import HeldOut, evaluates, make_callbacks, require_whole_model
 from navila_train.feed import Feed, make_feed, open_mixture, texts_of, upcoming
 from navila_train.parse import Arguments
+from navila_train.safe_trainer import Safety
 from navila_train.sequence_parallel import SequenceGroups, SequenceParallel
 from navila_train.sequence_parallel.groups import check_sizes
+from navila_train.stopping import Stopper, StopSignals
 from navila_train.tokenizers import build_word_tokenizer
 from navila_train.trainer import LOG, LogFile, NavilaTrainer
 
@@ -38,18 +42,27 @@ DEFAULT_LENGTH = 4096
 WORDS = "words"
 
 
-def run(arguments: Arguments) -> None:
+def run(arguments: Arguments, started: float | None = None) -> None:
     """Train, or finish an interrupted training; say so and return when it is finished already.
 
+    Args:
+        arguments: what to train.
+        started: when the process began, in seconds since 1970, from where `--time_limit` counts; now when None.
+
     Raises:
+        Interrupted: the training was stopped early, and the same arguments go on with it.
         NavilaError: an argument, the data or a part is wrong.
     """
+    with StopSignals() as signals:
+        _run(arguments, signals, time.time() if started is None else started)
+
+
+def _run(arguments: Arguments, signals: StopSignals, started: float) -> None:
     training = arguments.training
     output = Path(training.output_dir or "")
     if checkpoints.finished(output):
         say(f"{output} holds a finished training; choose another --output_dir to train again.")
         return
-    started = time.time()
     set_seed(training.seed)
     parallel = sequence_parallel(arguments)
     mixture = open_mixture(arguments, arguments.data.data_mixture)
@@ -66,8 +79,8 @@ def run(arguments: Arguments) -> None:
         model.llm.set_attn_implementation(PACKED)
     if parallel is not None:
         parallel.prepare(model)
-    resume = checkpoints.to_resume(training.resume_from_checkpoint, output)
     rank, world = training.process_index, processes()
+    resume = from_first(lambda: find_checkpoint(arguments, output))
     if parallel is not None:
         rank, world = parallel.groups.data_rank, parallel.groups.data_world
     start = Position()
@@ -84,13 +97,17 @@ def run(arguments: Arguments) -> None:
     held_out = HeldOut.open(arguments, feed, rank=rank, world=world)
     for name, count in held_out.dataset.mixture.counts().items() if held_out else ():
         say(f"held out {name}: {count} samples")
-    trainer = make_trainer(model, feed, arguments, parallel, held_out)
+    safety = Safety.of(training, signals, started)
+    trainer = make_trainer(safety, model, feed, arguments, parallel, held_out)
     if resume is not None:
+        trainer.restore(resume)
         before = checkpoints.counted(resume)
         trainer.loss_sum = before["loss"]
         if trainer.is_world_process_zero():
             feed.failures.add(before["data"])
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if safety.stopper.reason:
+        leave(safety.stopper, output, step=result.global_step, steps=trainer.state.max_steps)
     trainer.save_model(str(output))
     trainer.save_state()
     failures = trainer.all_failures()
@@ -121,6 +138,34 @@ def run(arguments: Arguments) -> None:
         )
     if failures.failures:
         say(f"{len(failures.failures)} broken samples were left out, e.g. {next(iter(failures.failures.values()))}")
+
+
+def find_checkpoint(arguments: Arguments, output: Path) -> Path | None:
+    """What to go on from, with what an interrupted run left half-done put away.
+
+    Raises:
+        CheckpointError: the one that was named is damaged.
+    """
+    if not arguments.data.show_order:
+        clear_temporary(output)
+    training = arguments.training
+    return checkpoints.to_resume(training.resume_from_checkpoint, output, auto=training.auto_resume, tell=say)
+
+
+def leave(stopper: Stopper, output: Path, *, step: int, steps: int) -> NoReturn:
+    """End a training that was stopped early with exit code 75, on all processes; one tells why.
+
+    Raises:
+        Interrupted: on the first process.
+        SystemExit: on the others.
+    """
+    wait_for_all()
+    if os.environ.get("RANK", "0") != "0":
+        raise SystemExit(EXIT_RESUME)
+    kept = output / f"checkpoint-{step}"
+    raise Interrupted(
+        f"Stopped after step {step} of {steps} by {stopper.reason}, kept in {kept}: run the same command to go on."
+    )
 
 
 def make_model(arguments: Arguments) -> NavilaForCausalLM:
@@ -256,6 +301,7 @@ def processes() -> int:
 
 
 def make_trainer(
+    safety: Safety,
     model: NavilaForCausalLM,
     feed: Feed,
     arguments: Arguments,
@@ -276,7 +322,13 @@ def make_trainer(
             "There is nothing to evaluate: give --eval_data_mixture, or a --callback such as benchmark:task=houses."
         )
     trainer = NavilaTrainer(
-        model, feed=feed, sequence_parallel=parallel, held_out=held_out, args=training, callbacks=callbacks
+        model,
+        feed=feed,
+        safety=safety,
+        sequence_parallel=parallel,
+        held_out=held_out,
+        args=training,
+        callbacks=callbacks,
     )
     divided = "ZeRO 3" if is_deepspeed_zero3_enabled() else "FSDP" if trainer.is_fsdp_enabled else None
     require_whole_model(callbacks, divided=divided)

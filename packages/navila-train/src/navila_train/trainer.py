@@ -12,7 +12,6 @@ from typing import Any
 import navila
 import torch
 import torch.distributed as dist
-import transformers
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM
 from navila_data.failures import FailureLog
@@ -20,19 +19,20 @@ from navila_data.stream import RankBatches
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from navila_train.checkpoints import mark_position
 from navila_train.evaluation import HeldOut, as_in_evaluation, callback_scores, held_out_loss
 from navila_train.feed import Feed
 from navila_train.parse import TrainingArguments
+from navila_train.safe_trainer import SafeTrainer
 from navila_train.sequence_parallel import SequenceParallel
+from navila_train.stopping import ignore_stop_signals
 from navila_train.throughput import Throughput
 
 LOG = "train_log.jsonl"
 
 
-class NavilaTrainer(transformers.Trainer):
+class NavilaTrainer(SafeTrainer):
     """A Trainer of `NavilaForCausalLM`."""
 
     args: TrainingArguments
@@ -46,7 +46,7 @@ class NavilaTrainer(transformers.Trainer):
         held_out: HeldOut | None = None,
         **options: Any,
     ) -> None:
-        """`feed` gives the batches, `sequence_parallel` divides them; the rest is as in `transformers.Trainer`."""
+        """`feed` gives the batches, `sequence_parallel` divides them; the rest is as in `SafeTrainer`."""
         # What is evaluated is no dataset to the Trainer: `evaluate` knows it.
         options |= {"train_dataset": feed.dataset, "eval_dataset": [], "data_collator": feed.collator}
         super().__init__(model=model, **options)
@@ -75,6 +75,7 @@ class NavilaTrainer(transformers.Trainer):
             collate_fn=self.feed.collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            worker_init_fn=ignore_stop_signals,
             **workers,
         )
 
@@ -105,16 +106,26 @@ class NavilaTrainer(transformers.Trainer):
             everyone.add(count)
         return everyone
 
-    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
-        """As in the Trainer, with the position in the data, which is written before the Trainer's state."""
+    def save_beside(self, folder: Path) -> None:
+        """Write the position in the data into a checkpoint; every process calls this."""
         failures = self.all_failures()
         if self.args.should_save:
-            step = self.state.global_step
-            done = self.feed.batches.position(step * self.args.gradient_accumulation_steps).batches
-            folder = Path(self._get_output_dir(trial=None), f"{PREFIX_CHECKPOINT_DIR}-{step}")
+            done = self.feed.batches.position(self.state.global_step * self.args.gradient_accumulation_steps).batches
             counted = {"loss": float(self.loss_sum), "data": failures.to_dict()}
             mark_position(folder, batches=done, data=self.feed.identity, counted=counted)
-        super()._save_checkpoint(*args, **options)
+
+    def step_samples(self) -> list[str]:
+        """Names of the samples of the step under way, of this process."""
+        accumulated = self.args.gradient_accumulation_steps
+        first = self.state.global_step * accumulated
+        batches = self.feed.batches.between(first, first + accumulated)
+        return [self.feed.dataset[item].where for batch in batches for item in batch]
+
+    def note_bad_step(self, facts: Mapping[str, Any]) -> None:
+        """Put a step that was left out into the log file."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, LogFile):
+                callback.write(facts)
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         """As in the Trainer; the loss is added up."""
@@ -280,5 +291,10 @@ class LogFile(TrainerCallback):
     ) -> None:
         """Append one line."""
         if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+            self.write({"step": state.global_step, **(logs or {})})
+
+    def write(self, facts: Mapping[str, Any]) -> None:
+        """Append a line, which must tell its `step`; numbers that are none become null."""
+        plain = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in facts.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain) + "\n")
