@@ -3,8 +3,8 @@
     python benchmarks/image_tensors.py [--size 384] [--images 20] [--rounds 5]
 
 Images are patches of colour with grain, of 640 x 480 and 1280 x 720 pixels. `exact` must give the same bits as the
-peer, `fast` pixels one level (1/255) off, two at a few in a million, as 8 bits. Those the model normalises itself, which
-is in `fast, normalised`; `frame cache` is `--frame_cache_dir` in a later epoch.
+peer, `fast` pixels one level (1/255) off, two at a few in a million, as 8 bits. The model normalises those itself:
+`fast and normalised` counts that too. `frame cache` is `--frame_cache_dir` in a later epoch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,13 @@ def methods_of(size: int, folder: Path) -> dict[str, Callable[[Path], Any]]:
     found["navila, exact"] = lambda file: exact.to_tensor(exact.read(file)[None])[0]
     found["navila, fast"] = lambda file: fast.to_tensor(fast.read(file)[None])[0]
     scale, shift = (torch.from_numpy(values)[:, None, None] for values in processor.scale_and_shift())
-    found["navila, fast, normalised"] = lambda file: found["navila, fast"](file).contiguous() * scale + shift
+
+    def normalised(file: Path) -> torch.Tensor:
+        # As `NavilaForCausalLM.vision_features` does.
+        levels = found["navila, fast"](file).to(torch.float32, memory_format=torch.contiguous_format)
+        return levels.mul_(scale).add_(shift)
+
+    found["navila, fast and normalised"] = normalised
     found["navila, frame cache"] = lambda file: exact.to_tensor(store.load([file])[file][None])[0]
     return found
 
@@ -102,7 +108,7 @@ def compare(files: list[Path], folder: Path, size: int, rounds: int) -> None:
         for name in ("navila, exact", "navila, frame cache"):
             if not torch.equal(methods[name](file), expected):
                 raise SystemExit(f"{name} differs from {PEER}.")
-        levels = (methods["navila, fast, normalised"](file) + 1) * 127.5
+        levels = (methods["navila, fast and normalised"](file) + 1) * 127.5
         for got in (methods["navila, fast"](file).float(), levels):
             apart = (got - (expected + 1) * 127.5).abs()
             if apart.max() > 2.001 or (apart > 1.001).float().mean() > 1e-5:

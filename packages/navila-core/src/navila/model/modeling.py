@@ -102,8 +102,9 @@ class NavilaForCausalLM(ConversationalModel):
                 torch.from_numpy(values).to(pixel_values.device)[:, None, None]
                 for values in self.image_processor.scale_and_shift()
             )
-            # Contiguous: frames come in channels-last layout, with which all that follows would be slower on a CPU.
-            pixel_values = (pixel_values.contiguous() * scale + shift).to(self.vision_tower.dtype)
+            # Frames come in channels-last layout, with which all that follows would be slower on a CPU.
+            values = pixel_values.to(torch.float32, memory_format=torch.contiguous_format)
+            pixel_values = values.mul_(scale).add_(shift).to(self.vision_tower.dtype)
         features = self.vision_tower(pixel_values)
         # An image that is not tiled looks alike at every scale of dynamic_s2.
         return features if self.nvila is None else features.repeat(1, 1, self.nvila.width_factor)
