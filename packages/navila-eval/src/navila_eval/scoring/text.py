@@ -1,0 +1,29 @@
+"""Small operations on text that several scorers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Least number of inserted, deleted and replaced characters between two texts (Levenshtein, 1966)."""
+    row = list(range(len(second) + 1))
+    for index, character in enumerate(first, start=1):
+        diagonal, row[0] = row[0], index
+        for column, other in enumerate(second, start=1):
+            cost = diagonal + (character != other)
+            diagonal, row[column] = row[column], min(cost, row[column] + 1, row[column - 1] + 1)
+    return row[-1]
+
+
+def to_float(text: str) -> float | None:
+    """The number a text is, or None."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of scores; 0 of none."""
+    return sum(values) / len(values) if values else 0.0
