@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from navila.errors import ConfigError
+
 if TYPE_CHECKING:
+    from navila.endpoint import Endpoint
     from navila.model import NavilaForCausalLM
+
+    from navila_eval.judging import Judge
+
+
+#: Where benchmark data lie when no `--data-root` says otherwise.
+DATA_ROOT = Path("data/eval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,14 @@ class Request:
     """Primitives after which an episode ends; the benchmark's own number when None."""
     report_episodes: int = 20
     """Episodes whose pictures are kept for the report."""
+    processes: int = 1
+    """Processes that answer questions side by side."""
+    model_loader: Callable[[], NavilaForCausalLM] | None = None
+    """Loads the model in another process, to which it is sent."""
+    endpoint: Endpoint | None = None
+    """Answers questions in place of a model here."""
+    judge: Judge | None = None
+    """Judges answers where the benchmark asks for it."""
     force: bool = False
     resume: bool = True
     quiet: bool = False
@@ -78,3 +95,11 @@ class Benchmark(ABC):
         Raises:
             NavilaError: data is missing, or the folder holds another run.
         """
+
+    def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
+        """Score what a complete run recorded once more, without model or simulator.
+
+        Raises:
+            NavilaError: the run is not complete, or cannot be scored again.
+        """
+        raise ConfigError(f"{type(self).__name__} keeps no records that could be scored again.")

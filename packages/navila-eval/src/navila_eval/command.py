@@ -11,6 +11,8 @@ from navila.cli.loading import LOADING, loading_options
 from navila.errors import ConfigError, Interrupted
 from navila.plugins import default_host
 
+from navila_eval.benchmark import DATA_ROOT
+
 if TYPE_CHECKING:
     from navila_eval.benchmark import Results
 
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 
 
-@click.command(name="eval")
-@click.option("-m", "--model", help="Checkpoint folder or Hub id.")
+@click.group(name="eval", invoke_without_command=True)
+@click.option("-m", "--model", help="Checkpoint folder or Hub id; with --api-base the name of the model there.")
 @click.option("-t", "--tasks", "--task", "tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
+@click.option("-i", "--include-tags", help="Comma list: only tasks with one of these tags.")
+@click.option("-e", "--exclude-tags", help="Comma list: no tasks with one of these tags.")
 @click.option("--list", "list_only", is_flag=True, help="List the installed tasks and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
 @click.option("--split", help="Split of the tasks that name none; a task's default split otherwise.")
@@ -78,7 +82,27 @@ EXIT_FAILED = 1
     metavar="KEY=VALUE",
     help="Option of the tasks, e.g. -o image_size=224 for houses.",
 )
-@click.option("--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder of benchmark data on disk.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DATA_ROOT,
+    show_default=True,
+    help="Folder of benchmark data on disk.",
+)
+@click.option(
+    "-n",
+    "--nproc-per-node",
+    "processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that answer questions, each with the model on a GPU of its own while there are as many.",
+)
+@click.option("--api-base", help="OpenAI-compatible endpoint that answers in place of a model here.")
+@click.option(
+    "--judge", help="Model that judges answers where a task asks for it: a checkpoint, or a name at --judge-api-base."
+)
+@click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
 @loading_options
 @click.option(
     "--report-episodes",
@@ -92,9 +116,16 @@ EXIT_FAILED = 1
     "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or start it over."
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
 def evaluate(
+    context: click.Context,
     model: str | None,
     tasks: str | None,
+    include_tags: str | None,
+    exclude_tags: str | None,
+    api_base: str | None,
+    judge: str | None,
+    judge_api_base: str | None,
     list_only: bool,
     as_json: bool,
     split: str | None,
@@ -106,10 +137,13 @@ def evaluate(
     Finished tasks are skipped, unfinished ones resumed. Exit code 0 when all is scored, 1 when a task or an episode
     failed, 2 for a wrong argument, 75 when interrupted: run the same command again.
     """
-    if list_only or (model is None and tasks is None):
-        _list(as_json)
+    if context.invoked_subcommand is not None:
         return
-    if tasks is None:
+    words = _selected(tasks, include_tags, exclude_tags)
+    if list_only or (model is None and tasks is None):
+        _list(as_json, options["data_root"], words)
+        return
+    if tasks is None and include_tags is None:
         raise ConfigError("Nothing to run: name tasks with -t, e.g. -t houses; `navila eval --list` shows them.")
     if level is not None:
         if split is not None:
@@ -117,16 +151,23 @@ def evaluate(
         split = f"level{level}"
     if model is None and options["agent"] in ("model", "wrong-instruction"):
         raise ConfigError(f"--agent {options['agent']} needs a checkpoint: give it with -m.")
-    chosen = [_choose(word.strip(), split) for word in tasks.split(",") if word.strip()]
+    chosen = [_choose(word, split) for word in words]
     if not chosen:
-        raise ConfigError("-t names no task; `navila eval --list` shows them.")
+        raise ConfigError(f"{'-t' if tasks else '-i'} names no task; `navila eval --list` shows them.")
     loading = {name: value for name in LOADING if (value := options.pop(name)) is not None}
-    if model is not None and options["agent"] in ("model", "wrong-instruction"):
+    endpoint = None
+    if api_base is not None:
+        from navila.endpoint import Endpoint
+
+        endpoint = Endpoint.from_environment(api_base, model or "")
+    elif model is not None and options["agent"] in ("model", "wrong-instruction"):
         _check_model(model, options["conv_mode"], loading)
+    from navila_eval.judging import judge_of
     from navila_eval.runner import run_tasks
 
+    options["judge"] = judge_of(judge, judge_api_base)
     try:
-        outcomes = run_tasks(chosen, model=model, loading=loading, **options)
+        outcomes = run_tasks(chosen, model=model, loading=loading, endpoint=endpoint, **options)
     except KeyboardInterrupt:
         raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
     _show(outcomes, as_json)
@@ -134,6 +175,71 @@ def evaluate(
     if failed:
         click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@evaluate.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--judge", help="Model that judges answers where the task asks for it.")
+@click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def rescore(folder: Path, judge: str | None, judge_api_base: str | None, as_json: bool) -> None:
+    """Score the records of all runs below FOLDER once more; needs neither model nor data."""
+    from navila_eval.judging import judge_of
+    from navila_eval.runner import rescore_runs
+
+    _show(rescore_runs(folder, judge_of(judge, judge_api_base)), as_json)
+
+
+@evaluate.command()
+@click.argument("first", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("second", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--samples", type=click.IntRange(min=0), default=10, show_default=True, help="Differing samples to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def compare(first: Path, second: Path, samples: int, as_json: bool) -> None:
+    """Compare two runs of one task sample by sample: SECOND minus FIRST, with paired bootstrap intervals."""
+    from navila_eval.comparison import compare as compare_runs
+
+    found = compare_runs(first, second)
+    if as_json:
+        import dataclasses
+
+        from navila_eval.jsonl import dumps
+
+        click.echo(dumps(dataclasses.asdict(found), indent=2))
+        return
+    from rich.console import Console
+
+    from navila_eval.tables import difference_tables
+
+    for table in difference_tables(found, samples):
+        Console().print(table)
+
+
+@evaluate.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def report(folder: Path) -> None:
+    """Write the report.html of every complete run below FOLDER anew."""
+    from navila_eval.runner import report_runs
+
+    for path in report_runs(folder):
+        click.echo(str(path))
+
+
+def _selected(tasks: str | None, include: str | None, exclude: str | None) -> list[str]:
+    """Tasks of a comma list, or all, that have one of the wanted tags and none of the unwanted."""
+    registry = default_host().registry("benchmark")
+    words = _commas(tasks) if tasks is not None else sorted(registry.names())
+    wanted, unwanted = _commas(include), set(_commas(exclude))
+    kept = []
+    for word in words:
+        tags = set(registry.spec(word.partition(":")[0]).tags)
+        if (not wanted or tags & set(wanted)) and not tags & unwanted:
+            kept.append(word)
+    return kept
+
+
+def _commas(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def _choose(word: str, split: str | None) -> tuple[str, str]:
@@ -165,28 +271,34 @@ def _check_model(model: str, template: str | None, loading: Mapping[str, Any]) -
         check_loading(**loading)
 
 
-def _list(as_json: bool) -> None:
+def _list(as_json: bool, data_root: Path, words: list[str]) -> None:
     from navila.cli.components import facts
     from navila.cli.tables import table
 
-    entries = default_host().registry("benchmark").entries
+    registry = default_host().registry("benchmark")
+    entries = [registry.entry(word.partition(":")[0]) for word in words]
+    present = [all((data_root / path).exists() for path in entry.spec.data) for entry in entries]
     if as_json:
         import json
 
-        click.echo(json.dumps([facts(entry) for entry in entries], indent=2))
+        shown = [{**facts(entry), "present": here} for entry, here in zip(entries, present, strict=True)]
+        click.echo(json.dumps(shown, indent=2))
         return
     if not entries:
-        click.echo("No benchmark is installed: try `pip install navila-bench-vln`.")
+        click.echo("No such benchmark is installed: try `pip install navila-bench-vln`.")
         return
     rows = []
-    for entry in entries:
+    for entry, here in zip(entries, present, strict=True):
         spec = entry.spec
         splits = [spec.default_split, *(name for name in spec.splits if name != spec.default_split)]
         needs = [*spec.data, *([f"simulator {spec.simulator}"] if spec.simulator else [])]
         metrics = " ".join(metric.name for metric in spec.metrics)
-        rows.append((spec.name, " ".join(splits), " ".join(spec.tags), ", ".join(needs), metrics, str(entry.origin)))
-    click.echo(table(("TASK", "SPLITS", "TAGS", "NEEDS", "METRICS", "FROM"), rows))
-    click.echo("\nThe first split is the default. Run `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`.")
+        data = "" if not spec.data else "present" if here else "missing"
+        cells = (spec.name, " ".join(splits), " ".join(spec.tags), ", ".join(needs), data, metrics, str(entry.origin))
+        rows.append(cells)
+    click.echo(table(("TASK", "SPLITS", "TAGS", "NEEDS", "DATA", "METRICS", "FROM"), rows))
+    click.echo(f"\nData are looked for below {data_root} (--data-root). The first split is the default.")
+    click.echo("Run `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`.")
 
 
 def _show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None:

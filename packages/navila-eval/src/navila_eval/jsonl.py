@@ -93,9 +93,7 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], bool]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise DataError(
-                f"{path}, line {number}, is not JSON: delete that line and run again to repeat its episode."
-            ) from error
+            raise DataError(f"{path}, line {number}, is not JSON: delete that line and run again.") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}, is not a JSON object: delete that line and run again.")
         records.append(record)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Simulator
@@ -23,6 +23,9 @@ from navila_eval.progress import EpisodeProgress
 from navila_eval.run_folder import PICTURES, RECORDS, RunFolder
 from navila_eval.statistics import bootstrap_ci
 from navila_eval.walk import Record, measures, score
+
+if TYPE_CHECKING:
+    from navila_eval.judging import Judge
 
 #: Agents `navila eval --agent` offers.
 AGENTS = ("model", "wrong-instruction", "random", "random-vln-ce", "expert")
@@ -83,6 +86,8 @@ class NavigationBenchmark(Benchmark):
     def run(self, request: Request) -> Results:
         from navila_eval.navigation_report import ReportSection, write_report
 
+        if request.endpoint is not None:
+            raise ConfigError(f"The task {request.task} needs a model here (-m): --api-base answers questions only.")
         simulators = [self.simulator()]
         try:
             task = self.task(
@@ -115,6 +120,18 @@ class NavigationBenchmark(Benchmark):
             title=f"{request.model_name} on {request.task} {request.split}",
         )
         return results
+
+    def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
+        runs = RunFolder(folder)
+        run, records = runs.run(), list(runs.records().values())
+        if len(records) < run["episodes"]:
+            raise ConfigError(
+                f"{folder} has records of {len(records)} of {run['episodes']} episodes: finish it with `navila eval`."
+            )
+        scored = [{**record, "metrics": strict(score(record))} for record in records]
+        content, table = summarise(scored, run, runs.agent())
+        runs.finish(content, table)
+        return _results(folder, strict(content))
 
 
 def make_agent(request: Request, success_distance: Callable[[Episode], float]) -> Agent[Any]:

@@ -56,3 +56,50 @@ class EpisodeProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class SampleProgress:
+    """A bar on stderr over samples, with how many failed; nothing when quiet."""
+
+    def __init__(self, title: str, *, total: int, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet,
+        )
+        self._task = self._progress.add_task(title, total=total, note="")
+        self._failed = 0
+
+    def start(self, done: int, *, cut: bool, path: Path) -> None:
+        """Count what an earlier run finished."""
+        if cut:
+            self._console.print(f"The last line of {path} was cut short; its sample is asked again.")
+        if done:
+            self._console.print(f"{done} answers in {path} are kept.")
+        self._progress.update(self._task, advance=done)
+
+    def advance(self, sample: str, error: str = "") -> None:
+        """Count a sample that is done, or that failed."""
+        if error:
+            self._failed += 1
+            self._console.print(f"Sample {sample} failed: {error}", markup=False)
+        self._progress.update(self._task, advance=1, note=f"{self._failed} failed" if self._failed else "")
+
+    def step(self) -> None:
+        """Count something that is done."""
+        self._progress.update(self._task, advance=1)
+
+    def __enter__(self) -> SampleProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -17,10 +17,13 @@ RUN, RECORDS, RESULTS, AGGREGATE, PICTURES = "run.json", "episodes.jsonl", "resu
 
 
 class RunFolder:
-    """`run.json` (what is being run), `episodes.jsonl` (one record a finished episode), `results.json` (complete)."""
+    """`run.json` (what is run), a file of records (one a finished episode or sample), `results.json` (complete)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, records: str = RECORDS, key: str = "episode_id") -> None:
+        """A folder, the name of its file of records, and the field by which these are known."""
         self.path = path
+        self.records_name = records
+        self.key = key
 
     def open(self, run: Mapping[str, Any], *, force: bool = False, resume: bool = True) -> bool:
         """Claim the folder for a run; whether a cut-off last record had to be dropped.
@@ -40,49 +43,60 @@ class RunFolder:
             there = read_json(self.path / RUN)
             differing = _differing(there.get("run", {}), run["run"])
             if not differing:
-                return drop_cut_line(self.path / RECORDS)
-            # A run that broke before its first episode, often for the very argument that differs, left nothing to keep.
+                return drop_cut_line(self.path / self.records_name)
+            # A run that broke before its first record, often for the very argument that differs, left nothing to keep.
             if self.records() or (self.path / RESULTS).exists():
                 raise ConfigError(
                     f"{self.path} holds another run ({differing}): use another --output-dir, or --force to replace it."
                 )
             self.clear()
-        if (self.path / RECORDS).exists():
-            raise ConfigError(f"{self.path} has {RECORDS} but no {RUN}: choose another --output-dir, or --force.")
+        if (self.path / self.records_name).exists():
+            raise ConfigError(
+                f"{self.path} has {self.records_name} but no {RUN}: choose another --output-dir, or --force."
+            )
         write_json(self.path / RUN, run)
         return False
 
     def note_agent(self, facts: Mapping[str, Any]) -> None:
-        """Add to `run.json` who walks."""
+        """Add to `run.json` who walks or answers."""
         write_json(self.path / RUN, {**read_json(self.path / RUN), "agent": dict(facts)})
 
     def agent(self) -> dict[str, Any]:
         """What `note_agent` was told."""
         return read_json(self.path / RUN).get("agent", {})
 
+    def run(self) -> dict[str, Any]:
+        """What is being run.
+
+        Raises:
+            DataError: the folder holds no run.
+        """
+        return read_json(self.path / RUN)["run"]
+
     def clear(self) -> None:
         """Remove what a run wrote here, and nothing else."""
-        for name in (RESULTS, AGGREGATE, RECORDS, RUN):
+        for name in (RESULTS, AGGREGATE, self.records_name, RUN):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / PICTURES, ignore_errors=True)
 
     def records(self) -> dict[str, Record]:
-        """Finished episodes by id; a later record of an episode replaces an earlier one."""
-        records, _ = read_jsonl(self.path / RECORDS)
-        return {record["episode_id"]: record for record in records}
+        """Finished episodes or samples by id; a later record of one replaces an earlier one."""
+        records, _ = read_jsonl(self.path / self.records_name)
+        return {record[self.key]: record for record in records}
 
     def writer(self) -> JsonlWriter:
         """Where new records go; results that were there are complete no longer."""
         (self.path / RESULTS).unlink(missing_ok=True)
-        return JsonlWriter(self.path / RECORDS)
+        return JsonlWriter(self.path / self.records_name)
 
     def results(self) -> dict[str, Any] | None:
         """The results if the run is complete."""
         return read_json(self.path / RESULTS) if (self.path / RESULTS).exists() else None
 
-    def finish(self, results: Mapping[str, Any], aggregate: Mapping[str, Any]) -> None:
+    def finish(self, results: Mapping[str, Any], aggregate: Mapping[str, Any] | None = None) -> None:
         """Write the results: their presence says that the run is complete."""
-        write_json(self.path / AGGREGATE, aggregate)
+        if aggregate is not None:
+            write_json(self.path / AGGREGATE, aggregate)
         write_json(self.path / RESULTS, results)
 
 

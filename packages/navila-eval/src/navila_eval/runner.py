@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from navila.errors import NavilaError
+from navila.errors import ConfigError, NavilaError
 from navila.options import construct, parse_options
 from navila.plugins import default_host
 
 from navila_eval.benchmark import Benchmark, Request, Results
 from navila_eval.jsonl import read_json, write_json
 from navila_eval.manifest import checkpoint_digest
+from navila_eval.run_folder import RESULTS, RUN
 
 if TYPE_CHECKING:
+    from navila.endpoint import Endpoint
     from navila.model import NavilaForCausalLM
+
+    from navila_eval.judging import Judge
 
 
 def run_tasks(
@@ -31,26 +37,27 @@ def run_tasks(
     num_frames: int | None = None,
     decoding: Literal["free", "grammar"] = "free",
     task_options: Sequence[str] = (),
+    endpoint: Endpoint | None = None,
     **options: Any,
 ) -> list[tuple[str, Results | Exception]]:
     """Run (task, split) pairs; one that breaks does not stop the others. `loading` are options of `navila.load`.
+
+    An `endpoint` answers in place of a model here.
 
     Raises:
         NavilaError: the only task broke, with what it said.
     """
 
-    @functools.cache
-    def load() -> NavilaForCausalLM:
-        import navila
-
-        assert model is not None
-        return navila.load(model, template=conv_mode, **loading)
-
+    loader = ModelLoader(model=model, conv_mode=conv_mode, loading=dict(loading))
+    load = functools.cache(loader.__call__)
     uses_model = agent in ("model", "wrong-instruction")
     name = model_name(model) if uses_model and model else agent
     keywords = parse_options(task_options)
     identity: dict[str, Any] = {"agent": agent, "options": keywords}
-    if uses_model and model:
+    if endpoint is not None:
+        name = model_name(endpoint.model)
+        identity |= {"model": endpoint.model, "api_base": endpoint.url, "num_frames": num_frames}
+    elif uses_model and model:
         identity |= {
             "model": model,
             "model_sha256": checkpoint_digest(model),
@@ -75,6 +82,8 @@ def run_tasks(
                     output_dir=output_dir / name / label,
                     model_name=name,
                     load_model=load,
+                    model_loader=loader,
+                    endpoint=endpoint,
                     identity=identity,
                     agent=agent,
                     decoding=decoding,
@@ -84,13 +93,30 @@ def run_tasks(
             )
         except Exception as error:
             # One task alone: its own words and exit code; a bug keeps its traceback.
-            if len(tasks) == 1 or not isinstance(error, NavilaError):
+            if len(tasks) == 1:
                 raise
+            if not isinstance(error, NavilaError):
+                traceback.print_exc()
             outcomes.append((label, error))
             continue
         outcomes.append((label, result))
         _add_metrics(output_dir / name / "metrics.json", label, result)
     return outcomes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLoader:
+    """How a model is loaded; may be sent to another process."""
+
+    model: str | None
+    conv_mode: str | None
+    loading: Mapping[str, Any]
+
+    def __call__(self) -> NavilaForCausalLM:
+        import navila
+
+        assert self.model is not None
+        return navila.load(self.model, template=self.conv_mode, **self.loading)
 
 
 def make_benchmark(task: str, keywords: Mapping[str, Any]) -> Benchmark:
@@ -134,3 +160,57 @@ def _add_metrics(path: Path, label: str, results: Results) -> None:
     metrics = read_json(path) if path.exists() else {}
     kept = {key: value for key, value in metrics.items() if key.rpartition("/")[0] != label}
     write_json(path, {**kept, **{f"{label}/{name}": value for name, value in results.metrics.items()}})
+
+
+def rescore_runs(folder: Path, judge: Judge | None = None) -> list[tuple[str, Results | Exception]]:
+    """Score all runs in a folder and below once more, without models.
+
+    Raises:
+        NavilaError: there is no run, or the only one cannot be scored.
+    """
+    runs = _runs_below(folder)
+    outcomes: list[tuple[str, Results | Exception]] = []
+    for path in runs:
+        try:
+            run = read_json(path / RUN)["run"]
+            results = make_benchmark(run["task"], run.get("options") or {}).rescore(path, judge)
+        except NavilaError as error:
+            if len(runs) == 1:
+                raise
+            outcomes.append((path.name, error))
+            continue
+        outcomes.append((path.name, results))
+        _add_metrics(path.parent / "metrics.json", path.name, results)
+    return outcomes
+
+
+def report_runs(folder: Path) -> list[Path]:
+    """Write the page of every complete run in a folder and below.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    from navila_eval.navigation_report import ReportSection, write_report
+    from navila_eval.question_report import write_question_report
+
+    pages: list[Path] = []
+    for path in _runs_below(folder):
+        if not (path / RESULTS).is_file():
+            continue
+        run, content = read_json(path / RUN), read_json(path / RESULTS)
+        name = run.get("agent", {}).get("name", path.parent.name)
+        title = f"{name} on {content['task']} {content['split']}"
+        if "samples" in content:
+            pages.append(write_question_report(path, content, title=title))
+        else:
+            section = ReportSection(title=f"{content['task']} {content['split']}", runs={name: path})
+            write_report(path / "report.html", [section], title=title)
+            pages.append(path / "report.html")
+    return pages
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    found = sorted(path.parent for path in folder.rglob(RUN))
+    if not found:
+        raise ConfigError(f"There is no run in {folder} or below: name a folder OUTPUT/MODEL/TASK, or one above.")
+    return found

@@ -8,15 +8,17 @@ from rich import box
 from rich.table import Table
 
 from navila_eval.benchmark import Results
+from navila_eval.comparison import Comparison
 
 
 def results_table(title: str, results: Results) -> Table:
     """One run: each metric with its 95 % interval."""
-    table = Table("metric", "value", "95 % interval", title=f"{title}: {results.count} episodes", title_justify="left")
+    unit = "samples" if "samples" in results.content else "episodes"
+    table = Table("metric", "value", "95 % interval", title=f"{title}: {results.count} {unit}", title_justify="left")
     for name, value in results.metrics.items():
         table.add_row(name, _number(value), _interval(results.intervals.get(name)))
     counters = results.content.get("counters", {})
-    for name in ("timed_out", "failed", "unparsed"):
+    for name in ("timed_out", "failed", "unparsed", "without_verdict"):
         if counters.get(name):
             table.add_row(name.replace("_", " "), str(counters[name]), "")
     return table
@@ -40,6 +42,24 @@ def comparison_table(
             cells.append(f"{shown} ({interval[0]:.2f}-{interval[1]:.2f})" if interval else shown)
         table.add_row(agent.replace("_", " ").replace("-", " "), str(results.count), *cells)
     return table
+
+
+def difference_tables(found: Comparison, samples: int) -> list[Table]:
+    """Two runs: each metric's difference with its interval, and the samples that differ most in the first that does."""
+    first, second = found.alone
+    note = f"; {first} samples only in the first, {second} only in the second" if first or second else ""
+    table = Table("metric", "n", "first", "second", "difference", "95 % interval", title=f"{found.task}{note}")
+    for one in found.differences:
+        sure = "" if one.interval[0] <= 0 <= one.interval[1] else " *"
+        cells = (str(one.count), _number(one.first), _number(one.second), f"{one.difference:+.3f}{sure}")
+        table.add_row(one.metric, *cells, _interval(one.interval))
+    if not samples or not found.samples:
+        return [table]
+    widest = sorted(found.samples.items(), key=lambda item: -max(abs(b - a) for a, b in item[1].values()))[:samples]
+    shown = Table("sample", "figures", title=f"{len(found.samples)} samples differ")
+    for name, figures in widest:
+        shown.add_row(name, ", ".join(f"{metric} {_number(a)} -> {_number(b)}" for metric, (a, b) in figures.items()))
+    return [table, shown]
 
 
 def _number(value: float | None) -> str:

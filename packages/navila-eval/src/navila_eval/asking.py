@@ -1,0 +1,236 @@
+"""Who answers the questions of a benchmark: the model here, in several processes, or behind an endpoint."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import re
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from navila.endpoint import Endpoint, EndpointError, UnreachableError, image_part, text_part
+from navila.errors import ConfigError, NavilaError, reason
+
+from navila_eval.questions import Question
+
+if TYPE_CHECKING:
+    from navila.model import NavilaForCausalLM
+    from PIL.Image import Image
+
+#: Answers to prompts that are asked together, with settings of generation.
+Ask = Callable[[Sequence[Any], Mapping[str, Any]], list[str]]
+#: Frames of a video that an endpoint is shown when nothing says how many.
+ENDPOINT_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of asking one question."""
+
+    output: str = ""
+    error: str = ""
+    """Why there is no answer, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Questions that are answered together, always the same ones, so that an answer does not depend on who is asked."""
+
+    questions: Sequence[Question]
+    settings: Mapping[str, Any]
+
+
+def batches_of(questions: Sequence[Question], settings: Mapping[str, Any], size: int) -> list[Batch]:
+    """All questions, those of the same settings together, in their order."""
+    groups: dict[str, list[Question]] = {}
+    for question in questions:
+        groups.setdefault(repr(sorted(question.settings.items())), []).append(question)
+    return [
+        Batch(questions=group[start : start + size], settings={**settings, **group[0].settings})
+        for group in groups.values()
+        for start in range(0, len(group), size)
+    ]
+
+
+def answer(batch: Batch, ask: Ask) -> list[Outcome]:
+    """Ask a batch; where it cannot be asked together, one by one, so that a broken medium costs its own sample only.
+
+    Raises:
+        ConfigError: nothing can be asked so.
+        EndpointError: nobody answers.
+    """
+    try:
+        return [Outcome(output=text) for text in ask([question.prompt for question in batch.questions], batch.settings)]
+    except (ConfigError, EndpointError):
+        raise
+    except (NavilaError, OSError) as error:
+        if len(batch.questions) == 1:
+            return [Outcome(error=re.sub(r"^Prompt 0: ", "", reason(error)))]
+    singles = [Batch(questions=[question], settings=batch.settings) for question in batch.questions]
+    return [outcome for single in singles for outcome in answer(single, ask)]
+
+
+def ask_model(model: NavilaForCausalLM, *, num_frames: int | None, seed: int) -> Ask:
+    """Asks a model that is loaded here."""
+
+    def ask(prompts: Sequence[Any], settings: Mapping[str, Any]) -> list[str]:
+        return model.generate_contents(prompts, num_video_frames=num_frames, **{"seed": seed, **settings})
+
+    return ask
+
+
+def answer_by_endpoint(
+    batches: Sequence[Batch], endpoint: Endpoint, *, threads: int, num_frames: int | None, seed: int
+) -> Iterator[tuple[Batch, list[Outcome]]]:
+    """Every batch with what came of it, `threads` questions at a time.
+
+    Raises:
+        EndpointError: nothing can be asked, or not one question of a batch could be.
+    """
+
+    def ask(question: Question, settings: Mapping[str, Any]) -> Outcome | UnreachableError:
+        try:
+            content = [part for item in question.prompt for part in _endpoint_parts(item, num_frames)]
+            message = {"role": "user", "content": content}
+            return Outcome(output=endpoint.ask([message], seed=seed, **_endpoint_settings(settings)))
+        except (ConfigError, EndpointError):
+            raise
+        except UnreachableError as error:
+            return error
+        except (NavilaError, OSError) as error:
+            return Outcome(error=reason(error))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in batches:
+            found = list(pool.map(lambda question, batch=batch: ask(question, batch.settings), batch.questions))
+            if isinstance(found[0], UnreachableError) and not any(isinstance(one, Outcome) for one in found):
+                raise EndpointError(
+                    f"{found[0]} What was answered before is kept: run the same command again to go on."
+                )
+            yield batch, [one if isinstance(one, Outcome) else Outcome(error=reason(one)) for one in found]
+
+
+def _endpoint_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"max_new_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "stop": "stop"}
+    given = {names[name]: value for name, value in settings.items() if name in names}
+    return {"temperature": 1.0 if settings.get("do_sample") else 0.0, **given}
+
+
+def _endpoint_parts(part: Any, num_frames: int | None) -> list[dict[str, Any]]:
+    from navila.images import read_image
+    from navila.model.media import as_pil
+    from navila.video import Video, is_video, read_video
+
+    if isinstance(part, str):
+        return [text_part(part)]
+    if isinstance(part, Path) and is_video(part):
+        part = Video(part)
+    if isinstance(part, Video):
+        count = part.num_frames or num_frames or ENDPOINT_FRAMES
+        frames = read_video(part.path, count, fps=part.fps or 0.0, start=part.start, end=part.end)
+        return [image_part(_jpeg(frame)) for frame in frames]
+    return [image_part(_jpeg(read_image(part) if isinstance(part, Path) else as_pil(part)))]
+
+
+def _jpeg(image: Image) -> bytes:
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=95)
+    return data.getvalue()
+
+
+def answer_here(batches: Sequence[Batch], ask: Ask) -> Iterator[tuple[Batch, list[Outcome]]]:
+    """Every batch with what came of it, one after the other."""
+    for batch in batches:
+        yield batch, answer(batch, ask)
+
+
+def answer_in_processes(
+    batches: Sequence[Batch],
+    load: Callable[[], NavilaForCausalLM],
+    *,
+    processes: int,
+    num_frames: int | None,
+    seed: int,
+) -> Iterator[tuple[Batch, list[Outcome]]]:
+    """Every batch with what came of it, as it comes: each process takes the next batch when it is free.
+
+    Each loads the model for itself, on a GPU of its own while there are as many.
+
+    Args:
+        load: as it is sent to the processes.
+
+    Raises:
+        NavilaError: what one of them raised, or one of them died.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = deque(batches)
+    devices = _gpus()
+    at_work: dict[Any, Batch] = {}
+    workers = []
+    try:
+        for number in range(min(processes, len(batches))):
+            here, there = context.Pipe()
+            device = devices[number % len(devices)] if devices else None
+            worker = context.Process(target=_work, args=(there, load, device, num_frames, seed), daemon=True)
+            worker.start()
+            # Only the process itself holds its end, so that its death is noticed.
+            there.close()
+            workers.append((worker, here))
+            at_work[here] = waiting.popleft()
+            here.send(at_work[here])
+        while at_work:
+            ready: list[Any] = wait(list(at_work))
+            for pipe in ready:
+                batch = at_work.pop(pipe)
+                try:
+                    outcomes = pipe.recv()
+                except EOFError:
+                    raise NavilaError(
+                        "A process that answers questions died, most likely for want of memory: run the same command "
+                        "again to go on, with a smaller -n or --batch-size."
+                    ) from None
+                if isinstance(outcomes, Exception):
+                    raise outcomes
+                if waiting:
+                    at_work[pipe] = waiting.popleft()
+                    pipe.send(at_work[pipe])
+                yield batch, outcomes
+    finally:
+        for worker, pipe in workers:
+            pipe.close()
+            worker.terminate()
+            worker.join()
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _work(
+    pipe: Any, load: Callable[[], NavilaForCausalLM], device: str | None, num_frames: int | None, seed: int
+) -> None:
+    """Answer batches from a pipe until it closes."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    with closing(pipe):
+        try:
+            ask = ask_model(load(), num_frames=num_frames, seed=seed)
+            while True:
+                pipe.send(answer(pipe.recv(), ask))
+        except (EOFError, BrokenPipeError, KeyboardInterrupt):
+            return
+        except NavilaError as error:
+            pipe.send(NavilaError(str(error)))
+        except Exception:
+            pipe.send(RuntimeError(traceback.format_exc()))

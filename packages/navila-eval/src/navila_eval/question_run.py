@@ -1,0 +1,135 @@
+"""Runs a benchmark of questions: asks what has no answer yet, keeps every answer, and scores when all are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from navila.errors import ConfigError
+from navila.files import write_atomically
+
+from navila_eval.asking import (
+    Batch,
+    Outcome,
+    answer_by_endpoint,
+    answer_here,
+    answer_in_processes,
+    ask_model,
+    batches_of,
+)
+from navila_eval.benchmark import DATA_ROOT, Request, Results
+from navila_eval.jsonl import dumps, strict
+from navila_eval.judging import Judge, judge_all
+from navila_eval.progress import SampleProgress
+from navila_eval.question_report import write_question_report
+from navila_eval.questions import (
+    QuestionBenchmark,
+    Record,
+    check_questions,
+    questions_digest,
+    results_of,
+    summarise,
+)
+from navila_eval.run_folder import RunFolder
+
+SAMPLES = "samples.jsonl"
+#: Fields of a record that follow from the others and are made anew whenever it is scored.
+DERIVED = ("answer", "verdict", "judge_error", "score")
+
+
+def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
+    """Do what is asked, going on where an earlier call was stopped.
+
+    Raises:
+        NavilaError: data are missing, nobody answers, or the folder holds another run.
+    """
+    if request.agent != "model":
+        raise ConfigError(f"--agent {request.agent} is for navigation: leave it out for the task {request.task}.")
+    questions = benchmark.questions(request.split, request.data_root or DATA_ROOT)[: request.limit]
+    check_questions(questions, request.task)
+    settings = dict(benchmark.settings)
+    blank = {question.id: question.record(settings) for question in questions}
+    run = {
+        "task": request.task,
+        "split": request.split,
+        "samples": len(blank),
+        "questions_sha256": questions_digest(list(blank.values())),
+        "settings": settings,
+        **request.identity,
+        **({"judge": request.judge.model} if request.judge is not None else {}),
+        "seed": request.seed,
+    }
+    folder = RunFolder(request.output_dir, records=SAMPLES, key="id")
+    cut = folder.open(run, force=request.force, resume=request.resume)
+    records = {name: record for name, record in folder.records().items() if name in blank}
+    done = {name for name, record in records.items() if not record["error"]}
+    finished = folder.results()
+    if finished is not None and len(done) == len(blank) and not finished["counters"].get("without_verdict"):
+        return results_of(request.output_dir, finished)
+    # Whole batches, those with some answers included: which samples are asked together decides nothing, but the last
+    # bits of what is computed.
+    todo = [
+        batch
+        for batch in batches_of(questions, settings, request.batch_size)
+        if not all(question.id in done for question in batch.questions)
+    ]
+    with SampleProgress(f"{request.task} {request.split}", total=len(blank), quiet=request.quiet) as progress:
+        progress.start(len(done), cut=cut, path=folder.path / SAMPLES)
+        if todo:
+            folder.note_agent({"name": request.model_name})
+            with folder.writer() as writer:
+                for batch, outcomes in _answers(todo, request):
+                    for question, outcome in zip(batch.questions, outcomes, strict=True):
+                        if question.id not in done:
+                            writer.append({**blank[question.id], "output": outcome.output, "error": outcome.error})
+                            progress.advance(question.id, outcome.error)
+    records = folder.records()
+    return finish(benchmark, folder, [records[name] for name in blank], run, request.judge, quiet=request.quiet)
+
+
+def _answers(batches: Sequence[Batch], request: Request) -> Iterator[tuple[Batch, list[Outcome]]]:
+    asked: dict[str, Any] = {"num_frames": request.num_frames, "seed": request.seed}
+    if request.endpoint is not None:
+        return answer_by_endpoint(batches, request.endpoint, threads=request.batch_size, **asked)
+    if request.processes > 1 and request.model_loader is not None:
+        return answer_in_processes(batches, request.model_loader, processes=request.processes, **asked)
+    return answer_here(batches, ask_model(request.load_model(), **asked))
+
+
+def finish(
+    benchmark: QuestionBenchmark,
+    folder: RunFolder,
+    records: Sequence[Record],
+    run: Mapping[str, Any],
+    judge: Judge | None = None,
+    *,
+    quiet: bool = True,
+) -> Results:
+    """Read and score all answers, put `samples.jsonl` in order with the scores, and write `results.json` last."""
+    parsed = [{name: value for name, value in record.items() if name not in DERIVED} for record in records]
+    parsed = [{**r, "answer": None if r["error"] else benchmark.parse(r)} for r in parsed]
+    judged = judge_all(benchmark, parsed, judge, folder.path, quiet=quiet)
+    scores = benchmark.score(judged)
+    scored = [{**record, "score": dict(score)} for record, score in zip(judged, scores.samples, strict=True)]
+    write_atomically(folder.path / SAMPLES, "".join(dumps(record) + "\n" for record in scored))
+    content = strict(summarise(scored, scores, run, folder.agent()))
+    write_question_report(folder.path, content, title=f"{folder.agent().get('name')} on {run['task']} {run['split']}")
+    folder.finish(content)
+    return results_of(folder.path, content)
+
+
+def rescore_questions(benchmark: QuestionBenchmark, path: Path, judge: Judge | None = None) -> Results:
+    """Score the recorded answers of a complete run again; judges are asked only what they have not been asked.
+
+    Raises:
+        ConfigError: answers are missing.
+    """
+    folder = RunFolder(path, records=SAMPLES, key="id")
+    run = folder.run()
+    records = list(folder.records().values())
+    if len(records) < run["samples"]:
+        raise ConfigError(
+            f"{path} has answers to {len(records)} of {run['samples']} samples: finish the run with `navila eval`."
+        )
+    return finish(benchmark, folder, records, run, judge)

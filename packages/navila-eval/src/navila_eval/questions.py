@@ -1,0 +1,219 @@
+"""Benchmarks of questions: samples on disk, an answer of the model to each, and scores computed from records alone."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from navila.errors import ConfigError, DataError
+from navila.video import Video
+
+from navila_eval.benchmark import Benchmark, Request, Results
+from navila_eval.jsonl import dumps, strict
+from navila_eval.manifest import environment
+from navila_eval.statistics import bootstrap_ci
+
+if TYPE_CHECKING:
+    from navila.model.media import Part
+
+    from navila_eval.judging import Judge
+
+#: A line of `samples.jsonl`: see `Question.record` and what `navila_eval.question_run` adds.
+Record = dict[str, Any]
+#: Failed samples that `results.json` names.
+NAMED = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One sample: what the model is shown and asked."""
+
+    id: str
+    """Unique in its split."""
+    prompt: Sequence[Part]
+    """Texts, paths of images and videos, `navila.Video`s and PIL images, in the order the model is shown them."""
+    reference: Any = None
+    """What the scorer needs to know of the truth, as JSON; None where it is not published."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else the scorer needs, as JSON: a category, options."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of generation in place of the benchmark's."""
+
+    def record(self, settings: Mapping[str, Any]) -> Record:
+        """What is known before there is an answer."""
+        text = "".join(part if isinstance(part, str) else "<media>\n" for part in self.prompt)
+        media = [_describe(part) for part in self.prompt if not isinstance(part, str)]
+        asked = {"prompt": text, "media": [Path(m).name for m in media], "settings": {**settings, **self.settings}}
+        return {
+            "id": self.id,
+            "prompt_sha256": hashlib.sha256(dumps(asked).encode()).hexdigest(),
+            "prompt": text,
+            "media": media,
+            "reference": self.reference,
+            "facts": dict(self.facts),
+        }
+
+
+def _describe(part: Any) -> str:
+    if isinstance(part, Video):
+        return str(part.path)
+    return str(part) if isinstance(part, Path) else "image in the data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What the records of a split come to."""
+
+    metrics: Mapping[str, float | None]
+    """By the names of `BenchmarkSpec.metrics`; None where one could not be computed."""
+    samples: Sequence[Mapping[str, float]]
+    """Figures of each record, in order; one of a metric's name is what the metric averages."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What else is worth telling."""
+
+
+class QuestionBenchmark(Benchmark):
+    """A benchmark of questions; a concrete one says what there is to ask, and how an answer scores."""
+
+    settings: Mapping[str, Any] = MappingProxyType({"max_new_tokens": 64})
+    """Settings of generation (`navila.model.settings.GenerationSettings`); greedy unless they say otherwise."""
+
+    @abstractmethod
+    def questions(self, split: str, data_root: Path) -> Sequence[Question]:
+        """All samples of a split, in a fixed order.
+
+        Raises:
+            DataError: files are missing (`find`) or malformed.
+        """
+
+    def parse(self, record: Record) -> Any:
+        """The answer in `record["output"]`, as JSON; None where there is none in it."""
+        return record["output"].strip() or None
+
+    def judge_prompt(self, record: Record) -> str | None:
+        """What a judge is asked about an answer; None where none is needed."""
+        return None
+
+    def verdict(self, reply: str) -> Any:
+        """What a judge's reply says, as JSON.
+
+        Raises:
+            ValueError: it has the wrong form; the message says what is wrong with it, and the judge is asked again.
+        """
+        return reply.strip()
+
+    def verdict_by_rules(self, record: Record) -> Any:
+        """The verdict where there is no judge.
+
+        Raises:
+            ConfigError: it takes one.
+        """
+        raise ConfigError("The task needs a judge: give --judge MODEL, with --judge-api-base URL for an endpoint.")
+
+    def score_sample(self, record: Record) -> Mapping[str, float]:
+        """Figures of one record, each named like the metric that is its mean; pure.
+
+        `record["answer"]` is what `parse` found, None where the model failed; `record["verdict"]` what a judge said.
+        """
+        raise NotImplementedError(f"{type(self).__name__} overrides neither score_sample nor score")
+
+    def score(self, records: Sequence[Record]) -> Scores:
+        """Figures of all records, the means of `score_sample` unless overridden; pure."""
+        samples = [self.score_sample(record) for record in records]
+        names = dict.fromkeys(name for sample in samples for name in sample)
+        columns = {name: [sample[name] for sample in samples if name in sample] for name in names}
+        return Scores(metrics={name: sum(column) / len(column) for name, column in columns.items()}, samples=samples)
+
+    def run(self, request: Request) -> Results:
+        from navila_eval.question_run import run_questions
+
+        return run_questions(self, request)
+
+    def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
+        from navila_eval.question_run import rescore_questions
+
+        return rescore_questions(self, folder, judge)
+
+
+def find(data_root: Path, path: str, get: str) -> Path:
+    """A file or folder of a benchmark below the data root; `get` says where it comes from.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if not (data_root / path).exists():
+        raise DataError(
+            f"{path} is not below {data_root}: {get}, put it there, or name another folder with --data-root."
+        )
+    return data_root / path
+
+
+def check_questions(questions: Sequence[Question], task: str) -> None:
+    """Make sure that there are samples and that each can be told from the others.
+
+    Raises:
+        DataError: there are none, or two have one id.
+    """
+    if not questions:
+        raise DataError(f"The task {task} has no samples: its files are empty.")
+    repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+    if repeated:
+        raise DataError(f"The task {task} has the sample {repeated[0]!r} twice: remove one from its file.")
+
+
+def summarise(
+    records: Sequence[Record], scores: Scores, run: Mapping[str, Any], agent: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`results.json` of scored records; a pure function but for the manifest."""
+    failed = [record for record in records if record["error"]]
+    columns = {
+        name: [sample[name] for sample in scores.samples if name in sample]
+        for name in scores.metrics
+        if any(name in sample for sample in scores.samples)
+    }
+    return {
+        "format": 1,
+        "task": run["task"],
+        "split": run["split"],
+        "results": {run["task"]: dict(scores.metrics)},
+        "confidence_95": {name: bootstrap_ci(columns[name]) if name in columns else None for name in scores.metrics},
+        "samples": len(records),
+        "counters": {
+            "failed": len(failed),
+            "unparsed": sum(record["answer"] is None for record in records) - len(failed),
+            **({"without_verdict": n} if (n := sum(bool(record.get("judge_error")) for record in records)) else {}),
+            **scores.counts,
+        },
+        "failed_samples": [{"id": record["id"], "error": record["error"]} for record in failed[:NAMED]],
+        "run": dict(run),
+        "agent": dict(agent),
+        "manifest": environment(),
+    }
+
+
+def results_of(path: Path, content: Mapping[str, Any]) -> Results:
+    """The results that `summarise` wrote."""
+    content = strict(content)
+    return Results(
+        path=path,
+        metrics=content["results"][content["task"]],
+        intervals=content["confidence_95"],
+        count=content["samples"],
+        failed=content["counters"]["failed"] + content["counters"].get("without_verdict", 0),
+        content=content,
+    )
+
+
+def questions_digest(records: Sequence[Record]) -> str:
+    """SHA-256 over what is asked and what is known of the truth, in order."""
+    digest = hashlib.sha256()
+    for record in records:
+        facts = {name: record[name] for name in ("id", "prompt_sha256", "reference", "facts")}
+        digest.update(dumps(facts).encode() + b"\n")
+    return digest.hexdigest()
