@@ -2,6 +2,8 @@
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,14 @@ def navigation_data() -> Path:
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests leave nothing in the user's cache; the processes they start inherit this."""
     os.environ["NAVILA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Mapping[str, str]]:
+    """The variables that lead to a real SLURM of two nodes, started for these tests and stopped after them."""
+    from tools.slurm_cluster import missing, slurm_cluster
+
+    if absent := missing():
+        pytest.skip(f"SLURM is not installed on this machine: there is no {', '.join(absent)}")
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, slurm_cluster(Path(folder)) as variables:
+        yield variables

@@ -47,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0; 75 when a process stopped early; the exit code of the first that failed, 128 + N after signal N.
     """
+    for signum in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(signum, _pass_on)
+
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -60,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     parsed: Any = run.parse_args([*place, *arguments])
     # Where torch can be told so: processes have the time they need to save, not the half minute it would give them.
     parsed.signals_to_handle = "SIGINT,SIGHUP,SIGQUIT"
-    for signum in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(signum, _pass_on)
+    # torchrun's own choice, which it would explain at length.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         run.run(parsed)
     except ChildFailedError as error:
@@ -78,7 +81,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pass_on(signum: int, _frame: FrameType | None) -> None:
-    for child in children_of(os.getpid()):
+    processes = children_of(os.getpid())
+    if not processes:
+        # None has been started yet, so there is nothing to save.
+        sys.exit(EXIT_RESUME)
+    for child in processes:
         try:
             os.kill(child, signum)
         except ProcessLookupError:
