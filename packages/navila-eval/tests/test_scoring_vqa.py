@@ -16,7 +16,8 @@ from navila_eval.scoring.boxes import (
     refcoco_scores,
     thousandth_boxes,
 )
-from navila_eval.scoring.documents import anls, contains_answer, ocrbench_scores, relaxed_match, split_means
+from navila_eval.scoring.documents import anls, contains_answer, ocrbench_scores, relaxed_match
+from navila_eval.scoring.text import means_by_group
 from navila_eval.scoring.vqa import Profile, exact_match, normalise, one_of, soft_accuracy, textvqa_question
 from navila_eval.scoring.yes_no import MmeAnswer, mme_scores, parse_mme, parse_pope, pope_scores
 
@@ -172,12 +173,12 @@ def test_chart_answers_are_right_within_five_percent(prediction: str | None, ans
 
 
 def test_means_of_splits() -> None:
-    assert split_means([("human", 1.0), ("human", 0.0), ("augmented", 1.0)]) == {
+    assert means_by_group([("human", 1.0), ("human", 0.0), ("augmented", 1.0)]) == {
         "overall": pytest.approx(2 / 3),
         "human": 0.5,
         "augmented": 1.0,
     }
-    assert split_means([]) == {"overall": 0.0}
+    assert means_by_group([]) == {"overall": 0.0}
 
 
 @pytest.mark.parametrize(

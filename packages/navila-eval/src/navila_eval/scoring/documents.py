@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from navila_eval.scoring.text import edit_distance, mean, to_float
@@ -95,12 +95,3 @@ def ocrbench_scores(rows: Iterable[tuple[str, float]]) -> dict[str, float]:
         scores.append(score)
     recognition = sum(points.get(kind, 0.0) for kind in RECOGNITION)
     return {**points, "recognition": recognition, "final": sum(scores), "accuracy": mean(scores)}
-
-
-def split_means(rows: Iterable[tuple[str, float]]) -> Mapping[str, float]:
-    """Mean score of each split, and of all together as `overall` (ChartQA: human and augmented)."""
-    by_split: dict[str, list[float]] = {}
-    for split, score in rows:
-        by_split.setdefault(split, []).append(score)
-    everything = [score for scores in by_split.values() for score in scores]
-    return {"overall": mean(everything)} | {split: mean(scores) for split, scores in by_split.items()}

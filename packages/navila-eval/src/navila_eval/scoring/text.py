@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def edit_distance(first: str, second: str) -> int:
@@ -27,3 +27,12 @@ def to_float(text: str) -> float | None:
 def mean(values: Sequence[float]) -> float:
     """Mean of scores; 0 of none."""
     return sum(values) / len(values) if values else 0.0
+
+
+def means_by_group(rows: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Mean score of each group, and of all together as `overall` (ChartQA's splits, CinePile's categories)."""
+    groups: dict[str, list[float]] = {}
+    for group, score in rows:
+        groups.setdefault(group, []).append(score)
+    everything = [score for scores in groups.values() for score in scores]
+    return {"overall": mean(everything)} | {group: mean(scores) for group, scores in groups.items()}
