@@ -109,8 +109,8 @@ def test_waiting_for_data_is_told_as_a_share():
             yield number
 
     assert list(throughput.waiting(slow())) == [0, 1, 2]
+    assert throughput.waited >= 0.15
     rates = throughput.rates(1)
-    assert 0.15 <= throughput.waited + rates["data_wait"] * 1e9
     assert 0 < rates["data_wait"] <= 1
     assert "mfu" not in rates, "there is no GPU to compare with"
     assert throughput.rates(1)["data_wait"] == 0.0

@@ -66,11 +66,15 @@ def group_by_length(order: Sequence[int], lengths: Sequence[int], size: int, *, 
     return batches
 
 
-def default_budget() -> int:
-    """Tokens of a row when none are asked for: 16,384 for 80 GB of GPU memory, in proportion, at least 2,048."""
+def default_budget(memory: int | None = None) -> int:
+    """Tokens of a row when none are asked for: 16,384 for 80 GB of GPU memory, in proportion, at least 2,048.
+
+    `memory` is that of the GPU in bytes; of this process's GPU when None, and 4,096 tokens without one.
+    """
     import torch
 
-    if not torch.cuda.is_available():
-        return 4096
-    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    if memory is None:
+        if not torch.cuda.is_available():
+            return 4096
+        memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return max(int(memory / 80e9 * 16384) // 1024 * 1024, 2048)

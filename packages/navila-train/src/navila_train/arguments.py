@@ -117,9 +117,7 @@ class TuningArguments:
     time_limit: str | None = option(
         None, "Save and end with code 75 in time before HH:MM:SS or D-HH:MM:SS are over. [default: a SLURM job's end]"
     )
-    time_margin: float = option(
-        0.0, "Seconds to stop before that; 0 learns from how long steps and checkpoints take."
-    )
+    time_margin: float = option(0.0, "Seconds to stop before that; 0 learns from how long steps and checkpoints take.")
     max_bad_steps: int = option(
         3, "Steps in a row without a finite loss or gradient, each left out, after which training ends."
     )
@@ -137,8 +135,19 @@ class TuningArguments:
     )
 
 
+@dataclass(kw_only=True)
+class PlanArguments:
+    """What a training will take, told instead of training."""
+
+    plan: bool = option(False, "Tell memory of a GPU, the longest sample that fits and speed, and train nothing.")
+    gpu: str = option("h100-80gb", "GPU to plan for: rtx4090, a100-40gb, h100-80gb, …, or a size like 24GB.")
+    gpus: int = option(1, "How many there are, over all machines.")
+    plan_mfu: float = option(0.4, "Share of the GPU's operations a second that is assumed to be used.")
+    plan_json: str | None = option(None, "File to write the plan to, as JSON.")
+
+
 #: Groups of `--help`, in order.
-GROUPS = (("Model", ModelArguments), ("Data", DataArguments), ("Tuning", TuningArguments))
+GROUPS = (("Model", ModelArguments), ("Data", DataArguments), ("Tuning", TuningArguments), ("Plan", PlanArguments))
 
 #: The Trainer's flags most runs set, for `--help`; all others of `transformers.TrainingArguments` work too.
 COMMON_TRAINER_FLAGS = (

@@ -17,7 +17,14 @@ from transformers import HfArgumentParser
 from transformers import TrainingArguments as TrainerArguments
 from transformers.hf_argparser import string_to_bool
 
-from navila_train.arguments import RENAMED, WITHOUT_EFFECT, DataArguments, ModelArguments, TuningArguments
+from navila_train.arguments import (
+    RENAMED,
+    WITHOUT_EFFECT,
+    DataArguments,
+    ModelArguments,
+    PlanArguments,
+    TuningArguments,
+)
 from navila_train.deepspeed_config import check_matches, read_deepspeed
 
 #: Arguments that name a part of the model, by text or by a config.
@@ -41,6 +48,7 @@ class Arguments:
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+    plan: PlanArguments
     given: Mapping[str, Any]
     """Recipe and flags as given, for the record."""
 
@@ -66,7 +74,7 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     recipe_path, rest = _take_config(list(flags))
     recipe = _known_only(read_recipe(recipe_path), f"recipe {recipe_path}") if recipe_path else {}
     rest = _flags_known_only(rest)
-    parser = _Parser(ModelArguments, DataArguments, TrainingArguments)
+    parser = _Parser(ModelArguments, DataArguments, TrainingArguments, PlanArguments)
     parser.set_defaults(**{key: _as_default(value) for key, value in recipe.items()})
     namespace, unknown = parser.parse_known_args(rest)
     if unknown:
@@ -77,16 +85,21 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
         values[part] = _part(values[part], part)
     given = {**recipe, **{key: values[key] for key in _keys(rest) if key in values}}
     _choose_device(values)
+    for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        # Newer versions of transformers warn of these names, which recipes and scripts have.
+        if values.get(new := name.replace("gradient", "activation"), values[name]) is None:
+            values[new], values[name] = values[name], None
     if values["deepspeed"]:
         values["deepspeed"] = read_deepspeed(values["deepspeed"])
     try:
         model = ModelArguments(**_fields(ModelArguments, values))
         data = DataArguments(**_fields(DataArguments, values))
         training = TrainingArguments(**_fields(TrainingArguments, values))
+        plan = PlanArguments(**_fields(PlanArguments, values))
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"navila train: {' '.join(str(error).split())}") from error
     check_matches(training)
-    return Arguments(model=model, data=data, training=training, given=given)
+    return Arguments(model=model, data=data, training=training, plan=plan, given=given)
 
 
 def _fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +128,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _names() -> list[str]:
-    kinds = (ModelArguments, DataArguments, TrainingArguments)
+    kinds = (ModelArguments, DataArguments, TrainingArguments, PlanArguments)
     return [field.name for kind in kinds for field in dataclasses.fields(kind)]
 
 
@@ -196,8 +209,17 @@ def _part(value: Any, name: str) -> Any:
 
 
 def _choose_device(values: dict[str, Any]) -> None:
-    """Without a GPU, say so to the Trainer: left to itself, every rank of a launched job would train alone."""
+    """Without a GPU, say so to the Trainer: left to itself, every rank of a launched job would train alone.
+
+    Raises:
+        ConfigError: mixed precision that CPUs do not have is asked for.
+    """
     import torch
 
     if not values["use_cpu"] and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         values["use_cpu"] = True
+    if values["use_cpu"]:
+        # It says how GPUs multiply float32; the Trainer would stop where there are none.
+        values["tf32"] = None
+        if values["fp16"] and not values["plan"]:
+            raise ConfigError("--fp16 needs a GPU: on a CPU give --bf16, or train in float32.")

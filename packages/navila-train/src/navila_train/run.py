@@ -29,6 +29,7 @@ from navila_train.checkpoint_files import clear_temporary
 from navila_train.evaluation import HeldOut, evaluates, make_callbacks, require_whole_model
 from navila_train.feed import Feed, make_feed, open_mixture, texts_of, upcoming
 from navila_train.parse import Arguments
+from navila_train.planning import tell_plan
 from navila_train.safe_trainer import Safety
 from navila_train.sequence_parallel import SequenceGroups, SequenceParallel
 from navila_train.sequence_parallel.groups import check_sizes
@@ -43,7 +44,7 @@ WORDS = "words"
 
 
 def run(arguments: Arguments, started: float | None = None) -> None:
-    """Train, or finish an interrupted training; say so and return when it is finished already.
+    """Train, or finish an interrupted training; say so and return when it is finished already. Or tell a plan.
 
     Args:
         arguments: what to train.
@@ -53,6 +54,9 @@ def run(arguments: Arguments, started: float | None = None) -> None:
         Interrupted: the training was stopped early, and the same arguments go on with it.
         NavilaError: an argument, the data or a part is wrong.
     """
+    if arguments.plan.plan:
+        tell_plan(arguments, lambda model: choose_trainable(model, arguments))
+        return
     with StopSignals() as signals:
         _run(arguments, signals, time.time() if started is None else started)
 
