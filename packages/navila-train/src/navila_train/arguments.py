@@ -130,9 +130,38 @@ class TuningArguments:
     straggler_factor: float = option(
         2.0, "Name processes that keep the others waiting so many times the median; 0 names none."
     )
+    engine: str = option(
+        "auto", "How a model is trained by several processes: fsdp2 divides it; auto copies it, or as --deepspeed says."
+    )
+    fsdp_group_size: int = option(
+        0, "Processes that share a copy of the model under --engine fsdp2, e.g. those of a machine; 0 for all."
+    )
     callback: list[str] | None = option(  # noqa: RUF009 (None)
         None, "Registered callbacks to install, each NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. benchmark:task=houses."
     )
+
+
+@dataclass(kw_only=True)
+class AdapterArguments:
+    """Training an adapter (LoRA) on a frozen base, which may be quantised (QLoRA)."""
+
+    lora_enable: bool = option(False, "Train an adapter; parts without one are trained where their --tune flag says.")
+    lora_llm: bool = option(False, "Put it on the language model.")
+    lora_vt: bool = option(False, "Put it on the vision encoder.")
+    use_dora: bool = option(False, "Learn magnitudes of weights too (DoRA).")
+    lora_r: int = option(64, "Rank.")
+    lora_alpha: float = option(16.0, "Scale: an update is multiplied by --lora_alpha / --lora_r.")
+    lora_dropout: float = option(0.05, "Dropout of the adapter's input.")
+    lora_bias: str = option("none", "Biases to train: none, all, lora_only.")
+    lora_target_modules: list[str] | None = option(  # noqa: RUF009 (None)
+        None, "Names, or their ends, of linear layers that get it, e.g. q_proj v_proj. [default: all but the head]"
+    )
+    lora_modules_to_save: list[str] | None = option(  # noqa: RUF009 (None)
+        None, "Modules below it to train whole, e.g. embed_tokens lm_head."
+    )
+    bits: int = option(16, "Load the language model in 4 or 8 bits, by bitsandbytes.")
+    quant_type: str = option("nf4", "Type of 4 bits: nf4 or fp4.")
+    double_quant: bool = option(True, "Quantise the scales of 4 bits too.")
 
 
 @dataclass(kw_only=True)
@@ -147,7 +176,13 @@ class PlanArguments:
 
 
 #: Groups of `--help`, in order.
-GROUPS = (("Model", ModelArguments), ("Data", DataArguments), ("Tuning", TuningArguments), ("Plan", PlanArguments))
+GROUPS = (
+    ("Model", ModelArguments),
+    ("Data", DataArguments),
+    ("Tuning", TuningArguments),
+    ("Adapters", AdapterArguments),
+    ("Plan", PlanArguments),
+)
 
 #: The Trainer's flags most runs set, for `--help`; all others of `transformers.TrainingArguments` work too.
 COMMON_TRAINER_FLAGS = (

@@ -20,6 +20,7 @@ from transformers.hf_argparser import string_to_bool
 from navila_train.arguments import (
     RENAMED,
     WITHOUT_EFFECT,
+    AdapterArguments,
     DataArguments,
     ModelArguments,
     PlanArguments,
@@ -48,6 +49,7 @@ class Arguments:
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+    adapter: AdapterArguments
     plan: PlanArguments
     given: Mapping[str, Any]
     """Recipe and flags as given, for the record."""
@@ -74,7 +76,7 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     recipe_path, rest = _take_config(list(flags))
     recipe = _known_only(read_recipe(recipe_path), f"recipe {recipe_path}") if recipe_path else {}
     rest = _flags_known_only(rest)
-    parser = _Parser(ModelArguments, DataArguments, TrainingArguments, PlanArguments)
+    parser = _Parser(ModelArguments, DataArguments, TrainingArguments, AdapterArguments, PlanArguments)
     parser.set_defaults(**{key: _as_default(value) for key, value in recipe.items()})
     namespace, unknown = parser.parse_known_args(rest)
     if unknown:
@@ -94,12 +96,13 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     try:
         model = ModelArguments(**_fields(ModelArguments, values))
         data = DataArguments(**_fields(DataArguments, values))
+        adapter = AdapterArguments(**_fields(AdapterArguments, values))
         training = TrainingArguments(**_fields(TrainingArguments, values))
         plan = PlanArguments(**_fields(PlanArguments, values))
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"navila train: {' '.join(str(error).split())}") from error
     check_matches(training)
-    return Arguments(model=model, data=data, training=training, plan=plan, given=given)
+    return Arguments(model=model, data=data, training=training, adapter=adapter, plan=plan, given=given)
 
 
 def _fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _names() -> list[str]:
-    kinds = (ModelArguments, DataArguments, TrainingArguments, PlanArguments)
+    kinds = (ModelArguments, DataArguments, TrainingArguments, AdapterArguments, PlanArguments)
     return [field.name for kind in kinds for field in dataclasses.fields(kind)]
 
 

@@ -24,8 +24,10 @@ from transformers import set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from navila_train import checkpoints
+from navila_train.adapters import check_adapter, put_adapter, quantization
 from navila_train.agreement import from_first, wait_for_all
 from navila_train.checkpoint_files import clear_temporary
+from navila_train.engine_trainer import check_engine, check_launch
 from navila_train.evaluation import HeldOut, evaluates, make_callbacks, require_whole_model
 from navila_train.feed import Feed, make_feed, open_mixture, texts_of, upcoming
 from navila_train.parse import Arguments
@@ -36,6 +38,7 @@ from navila_train.sequence_parallel.groups import check_sizes
 from navila_train.stopping import Stopper, StopSignals
 from navila_train.tokenizers import build_word_tokenizer
 from navila_train.trainer import LOG, LogFile, NavilaTrainer
+from navila_train.zero import whole_parameters
 
 #: Longest sequence when nothing says another.
 DEFAULT_LENGTH = 4096
@@ -68,27 +71,32 @@ def _run(arguments: Arguments, signals: StopSignals, started: float) -> None:
         say(f"{output} holds a finished training; choose another --output_dir to train again.")
         return
     set_seed(training.seed)
+    check_launch(training, world=processes())
+    check_adapter(arguments)
     parallel = sequence_parallel(arguments)
+    rank, world = training.process_index, processes()
+    resume = from_first(lambda: find_checkpoint(arguments, output))
     mixture = open_mixture(arguments, arguments.data.data_mixture)
     for name, count in mixture.counts().items():
         say(f"data {name}: {count} samples an epoch")
     for name, labels in mixture.labels().items():
         say(f"data {name}, balanced: {', '.join(f'{count} {label}' for label, count in labels.items())}")
-    model = make_model(arguments)
+    with whole_parameters():
+        model = make_model(arguments)
     length = longest_sequence(model, arguments)
     record_length(model.llm, model.tokenizer, length)
     choose_trainable(model, arguments)
+    put_adapter(model, arguments, resume)
     if arguments.data.packing and model.llm.config._attn_implementation == "sdpa":
         # It would make a mask of all pairs of a row's tokens.
         model.llm.set_attn_implementation(PACKED)
     if parallel is not None:
         parallel.prepare(model)
-    rank, world = training.process_index, processes()
-    resume = from_first(lambda: find_checkpoint(arguments, output))
     if parallel is not None:
         rank, world = parallel.groups.data_rank, parallel.groups.data_world
     start = Position()
     if resume is not None:
+        check_engine(resume, training)
         say(f"resuming from {resume}")
         start = checkpoints.position(resume, training.gradient_accumulation_steps)
     feed = make_feed(model, mixture, arguments, max_length=length, rank=rank, world=world, start=start)
@@ -184,10 +192,13 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
         parts = [part for part in ("llm", "vision_tower", "mm_projector", "tokenizer") if getattr(wanted, part)]
         if parts:
             raise ConfigError(f"{base} is a whole model: leave --{parts[0]} out, or name a language model instead.")
+        quantizer = quantization(arguments)
         model = navila.load(
             base,
-            device="cpu",
+            # Packed weights are made where they are used.
+            device="cpu" if quantizer is None else arguments.training.device,
             dtype="float32",
+            quantization=quantizer,
             attn_implementation=wanted.attn_implementation,
             template=wanted.conversation,
             model_max_length=arguments.training.model_max_length,
@@ -199,6 +210,11 @@ def make_model(arguments: Arguments) -> NavilaForCausalLM:
             model.config.update(time_tokens(arguments))
         add_config_tokens(model.config, model.tokenizer, model.llm)
         return model
+    if arguments.adapter.lora_enable or arguments.adapter.bits != 16:
+        raise ConfigError(
+            "Adapters and --bits are for whole checkpoints: give one as --model_name_or_path, made of parts by "
+            "`navila model build`."
+        )
     llm = wanted.llm or base
     missing = [
         flag
@@ -258,11 +274,11 @@ def choose_trainable(model: NavilaForCausalLM, arguments: Arguments) -> None:
     Raises:
         ConfigError: none is to be trained.
     """
-    training = arguments.training
+    training, adapter = arguments.training, arguments.adapter
     choices = (training.tune_language_model, training.tune_vision_tower, training.tune_mm_projector)
-    untold = all(choice is None for choice in choices)
+    untold = all(choice is None for choice in choices) and not adapter.lora_enable
     llm, vision_tower, mm_projector = (untold or bool(choice) for choice in choices)
-    if not (llm or vision_tower or mm_projector):
+    if not (llm or vision_tower or mm_projector or adapter.lora_enable):
         raise ConfigError(
             "No part is to be trained: set --tune_language_model, --tune_vision_tower or --tune_mm_projector."
         )

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM
+from navila.model.adapters import has_adapter, save_adapter
 from navila_data.failures import FailureLog
 from navila_data.stream import RankBatches
 from torch import nn
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from navila_train.checkpoints import mark_position
+from navila_train.engine_trainer import EngineTrainer
 from navila_train.evaluation import HeldOut, as_in_evaluation, callback_scores, held_out_loss
 from navila_train.feed import Feed
 from navila_train.parse import TrainingArguments
@@ -32,7 +34,7 @@ from navila_train.throughput import Throughput
 LOG = "train_log.jsonl"
 
 
-class NavilaTrainer(SafeTrainer):
+class NavilaTrainer(SafeTrainer, EngineTrainer):
     """A Trainer of `NavilaForCausalLM`."""
 
     args: TrainingArguments
@@ -136,7 +138,10 @@ class NavilaTrainer(SafeTrainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """The model's loss; logits are computed only where there are labels."""
         parallel = self.sequence_parallel
-        more = {"supervised_logits_only": True} if parallel is None else {"sequence_parallel": parallel}
+        more: dict[str, Any] = {"supervised_logits_only": True} if parallel is None else {"sequence_parallel": parallel}
+        if "pixel_values" not in inputs and self.args.world_size > 1:
+            # Where parameters are divided, all processes gather those of the vision encoder together.
+            more |= blank_image(self.model)  # pyright: ignore[reportArgumentType]
         return super().compute_loss(model, {**inputs, **more}, *args, **options)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
@@ -232,16 +237,27 @@ class NavilaTrainer(SafeTrainer):
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write the released layout: no pickled arguments, no tokenizer beside `llm/`."""
+        """Write the released layout, or an adapter: no pickled arguments, no tokenizer beside `llm/`."""
         if self.args.should_save:
             model: Any = self.accelerator.unwrap_model(self.model)
-            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+            save = save_adapter if has_adapter(model) else type(model).save_pretrained
+            save(model, output_dir or self.args.output_dir, state_dict=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Read the weights of a checkpoint in the released layout into the model."""
         target: Any = self.model if model is None else model
+        if has_adapter(target):
+            # It was read when it was put on the model.
+            return
         saved = navila.load(resume_from_checkpoint, device="cpu", dtype=next(target.parameters()).dtype)
         target.load_state_dict(saved.state_dict())
+
+
+def blank_image(model: NavilaForCausalLM) -> dict[str, torch.Tensor]:
+    """Inputs with an image that no token shows, so that it takes no part in the loss."""
+    side = model.vision_tower.input_size
+    pixels = torch.zeros(1, 3, side, side, device=model.device)
+    return {"pixel_values": pixels, "image_index": torch.zeros(0, dtype=torch.long, device=model.device)}
 
 
 class StreamEpochs(TrainerCallback):
