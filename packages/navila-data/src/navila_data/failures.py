@@ -52,6 +52,8 @@ class FailureLog:
         self.shortened = 0
         self.frames = Counter[str]()
         self.failures: dict[str, str] = {}
+        self.refused = ""
+        """Why the first broken sample could not be read, where the policy is `raise`."""
 
     def note(self, notes: BatchNotes) -> None:
         """Count a batch; a broken sample that comes again in a later epoch counts once.
@@ -59,13 +61,22 @@ class FailureLog:
         Raises:
             DataError: a sample is broken and the policy is `raise`, or more than `bound` of all samples are.
         """
+        self.count(notes)
+        self.require_few()
+
+    def count(self, notes: BatchNotes) -> None:
+        """Count a batch, whatever is wrong with it."""
         self.samples += notes.samples
         self.shortened += notes.shortened
         self.frames.update(notes.frames)
         for failure in notes.failures:
             self.failures[failure.where] = failure.reason
-            if self.policy == "raise":
-                raise DataError(failure.reason)
+            self.refused = self.refused or (failure.reason if self.policy == "raise" else "")
+
+    def require_few(self) -> None:
+        """Raises as `note`, for what was counted."""
+        if self.refused:
+            raise DataError(self.refused)
         if len(self.failures) > self.bound * self.total:
             worst = " ".join(list(self.failures.values())[:5])
             raise DataError(
@@ -79,6 +90,7 @@ class FailureLog:
             "shortened": self.shortened,
             "frames": dict(self.frames),
             "failures": self.failures,
+            "refused": self.refused,
         }
 
     def add(self, counted: Mapping[str, Any]) -> None:
@@ -87,3 +99,4 @@ class FailureLog:
         self.shortened += counted["shortened"]
         self.frames.update(counted["frames"])
         self.failures |= counted["failures"]
+        self.refused = self.refused or counted.get("refused", "")

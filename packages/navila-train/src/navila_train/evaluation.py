@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from navila_train.feed import Feed, open_mixture, row_batching
+from navila_train.feed import Feed, failures_of_all, open_mixture, row_batching
 from navila_train.parse import Arguments
 from navila_train.sequence_parallel import SequenceParallel
 
@@ -176,10 +176,11 @@ def held_out_loss(
     totals = {name: [0.0, 0.0] for name in data.names}
     for source, batch in zip(data.sources, loader, strict=True):
         inputs = dict(batch)
-        failures.note(inputs.pop("notes"))
+        failures.count(inputs.pop("notes"))
         labels = int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum())
         totals[source][0] += model(**inputs, **more, num_items_in_batch=1).loss.item()
         totals[source][1] += labels * counts_labels
+    failures_of_all(failures, parallel).require_few()
     sums = torch.tensor([totals[name] for name in data.names], dtype=torch.float64)
     if dist.is_initialized():
         sums = sums.to(device)

@@ -27,7 +27,9 @@ from navila_data.processor import EncodedMixture, Processor
 from navila_data.sampler import GroupedSampler, SequentialSampler, ShuffledSampler, WindowedSampler
 from navila_data.stream import Batching, BatchStream, Position, RankBatches, batches_of
 
+from navila_train.agreement import gather_objects
 from navila_train.parse import Arguments
+from navila_train.sequence_parallel import SequenceParallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,15 @@ class Feed:
     failures: FailureLog
     identity: str
     """What decides the batches: a checkpoint's position means nothing in a stream of others."""
+
+
+def failures_of_all(mine: FailureLog, parallel: SequenceParallel | None) -> FailureLog:
+    """What became of the samples of all processes; every process calls this."""
+    everyone = FailureLog(mine.policy, total=mine.total, bound=mine.bound)
+    # The processes of a sequence group have had the same samples.
+    for counted in gather_objects(mine.to_dict())[:: 1 if parallel is None else parallel.size]:
+        everyone.add(counted)
+    return everyone
 
 
 def open_mixture(arguments: Arguments, text: str | None, *, rebalance: str | None = None) -> Mixture:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,13 @@ class SafeTrainer(transformers.Trainer):
         """Names of the samples of the step under way, of this process."""
         return []
 
+    def step_figure(self) -> float:
+        """A number that all processes are to hear of at every step."""
+        return 0.0
+
+    def judge_figures(self, figures: Sequence[float]) -> None:
+        """Take note of the `step_figure` of every process, in the order of ranks; what is raised, all raise."""
+
     def save_beside(self, folder: Path) -> None:
         """Write more into a checkpoint, before the Trainer does; every process calls this."""
 
@@ -127,11 +134,10 @@ class SafeTrainer(transformers.Trainer):
     def _agree(self) -> None:
         """Tell all processes of this step's loss, and hear what they want; once a step, before its last backward."""
         seconds = time.monotonic() - self._waiting_for_others
-        rows = gather_rows(
-            [float(torch.stack(self._step_losses).sum()), float(self.safety.stopper.request()), seconds],
-            self.args.device,
-        )
-        self._losses, requests, needed = ([row[column] for row in rows] for column in range(3))
+        loss, request = float(torch.stack(self._step_losses).sum()), float(self.safety.stopper.request())
+        rows = gather_rows([loss, request, seconds, self.step_figure()], self.args.device)
+        self._losses, requests, needed, figures = ([row[column] for row in rows] for column in range(4))
+        self.judge_figures(figures)
         self.safety.stopper.agree(requests)
         for text in self.safety.stragglers.note(needed).values():
             self._tell(f"step {self.state.global_step + 1}: {text}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import navila
 import torch
-import torch.distributed as dist
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM
 from navila.model.adapters import has_adapter, save_adapter
@@ -24,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from navila_train.checkpoints import mark_position
 from navila_train.engine_trainer import EngineTrainer
 from navila_train.evaluation import HeldOut, as_in_evaluation, callback_scores, held_out_loss
-from navila_train.feed import Feed
+from navila_train.feed import Feed, failures_of_all
 from navila_train.parse import TrainingArguments
 from navila_train.safe_trainer import SafeTrainer
 from navila_train.sequence_parallel import SequenceParallel
@@ -85,7 +84,7 @@ class NavilaTrainer(SafeTrainer, EngineTrainer):
         """The batches of an optimizer step and their number of labels; what was wrong with samples is noted here."""
         batches, count = super().get_batch_samples(self.throughput.waiting(epoch_iterator), *args, **options)
         for batch in batches:
-            self.feed.failures.note(batch.pop("notes"))
+            self.feed.failures.count(batch.pop("notes"))
             self.throughput.count(batch)
         if count is not None:
             # A step whose samples are all broken has no labels, and a loss of 0 that is divided by their number.
@@ -97,16 +96,19 @@ class NavilaTrainer(SafeTrainer, EngineTrainer):
 
     def all_failures(self) -> FailureLog:
         """What became of the samples of all processes; every process calls this."""
-        mine = self.feed.failures
-        if not dist.is_initialized():
-            return mine
-        counts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(counts, mine.to_dict())
-        everyone = FailureLog(mine.policy, total=mine.total, bound=mine.bound)
-        # The processes of a sequence group have had the same samples.
-        for count in counts[:: 1 if self.sequence_parallel is None else self.sequence_parallel.size]:
-            everyone.add(count)
-        return everyone
+        return failures_of_all(self.feed.failures, self.sequence_parallel)
+
+    def step_figure(self) -> float:
+        """How many samples of this process were broken; infinite where none may be."""
+        failures = self.feed.failures
+        return math.inf if failures.refused else len(failures.failures)
+
+    def judge_figures(self, figures: Sequence[float]) -> None:
+        """Raises DataError when the samples of all processes, of a sequence group those of one, are too broken."""
+        failures = self.feed.failures
+        alone = 1 if self.sequence_parallel is None else self.sequence_parallel.size
+        if sum(figures[::alone]) > failures.bound * failures.total:
+            self.all_failures().require_few()
 
     def save_beside(self, folder: Path) -> None:
         """Write the position in the data into a checkpoint; every process calls this."""
