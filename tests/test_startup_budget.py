@@ -47,6 +47,8 @@ COMMANDS = {
     "model info --help": 220,
     "model verify --help": 220,
     "demo --help": 220,
+    "run --help": 220,
+    "run -J x --dry-run true": 220,
 }
 
 #: Light modules of core: whoever imports one does not pay for torch.
@@ -65,6 +67,8 @@ LIGHT = (
     "navila.frames",
     "navila.hookspecs",
     "navila.kinds",
+    "navila.launch.node",
+    "navila.launch.start",
     "navila.pages",
     "navila.plugins",
     "navila.prompts",

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0; 75 when a process stopped early; the exit code of the first that failed, 128 + N after signal N.
     """
-    for signum in (signal.SIGUSR1, signal.SIGTERM):
+    for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _pass_on)
 
     from torch.distributed import run
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     # The first of two equal flags loses.
     parsed: Any = run.parse_args([*place, *arguments])
     # Where torch can be told so: processes have the time they need to save, not the half minute it would give them.
-    parsed.signals_to_handle = "SIGINT,SIGHUP,SIGQUIT"
+    parsed.signals_to_handle = "SIGHUP,SIGQUIT"
     # torchrun's own choice, which it would explain at length.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
