@@ -114,6 +114,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         dist="navila-dataset-webdataset", kind="dataset", names=("webdataset", "webdataset-chat", "vila-webdataset")
     ),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
+    CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
     CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),
     CatalogueEntry(dist="navila-train", kind="command", names=("train",)),

@@ -179,15 +179,20 @@ def evaluate(
 
 @evaluate.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-o", "--option", "task_options", multiple=True, metavar="KEY=VALUE", help="Another option of the tasks.")
 @click.option("--judge", help="Model that judges answers where the task asks for it.")
 @click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def rescore(folder: Path, judge: str | None, judge_api_base: str | None, as_json: bool) -> None:
+def rescore(
+    folder: Path, task_options: tuple[str, ...], judge: str | None, judge_api_base: str | None, as_json: bool
+) -> None:
     """Score the records of all runs below FOLDER once more; needs neither model nor data."""
+    from navila.options import parse_options
+
     from navila_eval.judging import judge_of
     from navila_eval.runner import rescore_runs
 
-    _show(rescore_runs(folder, judge_of(judge, judge_api_base)), as_json)
+    _show(rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options)), as_json)
 
 
 @evaluate.command()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from navila.errors import ConfigError, DataError
 from navila.video import Video
@@ -81,7 +81,7 @@ class Scores:
 class QuestionBenchmark(Benchmark):
     """A benchmark of questions; a concrete one says what there is to ask, and how an answer scores."""
 
-    settings: Mapping[str, Any] = MappingProxyType({"max_new_tokens": 64})
+    settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"max_new_tokens": 64})
     """Settings of generation (`navila.model.settings.GenerationSettings`); greedy unless they say otherwise."""
 
     @abstractmethod

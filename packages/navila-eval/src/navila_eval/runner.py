@@ -162,8 +162,10 @@ def _add_metrics(path: Path, label: str, results: Results) -> None:
     write_json(path, {**kept, **{f"{label}/{name}": value for name, value in results.metrics.items()}})
 
 
-def rescore_runs(folder: Path, judge: Judge | None = None) -> list[tuple[str, Results | Exception]]:
-    """Score all runs in a folder and below once more, without models.
+def rescore_runs(
+    folder: Path, judge: Judge | None = None, options: Mapping[str, Any] = MappingProxyType({})
+) -> list[tuple[str, Results | Exception]]:
+    """Score all runs in a folder and below once more, without models; `options` replace those of the tasks.
 
     Raises:
         NavilaError: there is no run, or the only one cannot be scored.
@@ -172,8 +174,12 @@ def rescore_runs(folder: Path, judge: Judge | None = None) -> list[tuple[str, Re
     outcomes: list[tuple[str, Results | Exception]] = []
     for path in runs:
         try:
-            run = read_json(path / RUN)["run"]
-            results = make_benchmark(run["task"], run.get("options") or {}).rescore(path, judge)
+            facts = read_json(path / RUN)
+            keywords = {**(facts["run"].get("options") or {}), **options}
+            benchmark = make_benchmark(facts["run"]["task"], keywords)
+            if options:
+                write_json(path / RUN, {**facts, "run": {**facts["run"], "options": keywords}})
+            results = benchmark.rescore(path, judge)
         except NavilaError as error:
             if len(runs) == 1:
                 raise

@@ -1,0 +1,1 @@
+"""ScanQA, questions about scanned rooms, as a benchmark of navila."""

@@ -1,0 +1,87 @@
+"""ScanQA (Azuma et al., CVPR 2022): questions about ScanNet rooms, answered from a video of the room."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+from navila.errors import ConfigError, DataError
+from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.scoring.meteor import find_meteor
+from navila_eval.scoring.scanqa import Profile, score
+from PIL import Image
+
+#: Where the questions come from, and the videos.
+GET_QUESTIONS = "download ScanQA_v1.0.zip as https://github.com/ATR-DBI/ScanQA describes"
+GET_VIDEOS = (
+    "take the videos of NaVILA-Dataset (https://huggingface.co/datasets/a8cheng/NaVILA-Dataset, ScanQA/videos), or "
+    "render each ScanNet scene to SCENE.mp4 or a folder SCENE of frames"
+)
+
+
+class ScanQA(QuestionBenchmark):
+    """Free answers of a few words, scored against several references; all figures are times 100, as in tables."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 64}
+
+    def __init__(self, *, profile: Profile = "scanqa-official") -> None:
+        """`profile` names who defined the figures (`navila_eval.scoring.scanqa.PROFILES`); never mix them in a table.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        if profile not in get_args(Profile):
+            raise ConfigError(f"The task scanqa has no profile {profile!r}: use {', '.join(get_args(Profile))}.")
+        self.profile: Profile = profile
+
+    @classmethod
+    def tiny(cls) -> ScanQA:
+        return _Tiny()
+
+    def questions(self, split: str, data_root: Path) -> list[Question]:
+        path = find(data_root, f"scanqa/ScanQA_v1.0_{split}.json", GET_QUESTIONS)
+        videos = find(data_root, "scanqa/videos", GET_VIDEOS)
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON ({error}): {GET_QUESTIONS}.") from None
+        if not isinstance(rows, list):
+            raise DataError(f"{path} is no list of questions: {GET_QUESTIONS}.")
+        return [_question(row, f"{path}, question {number}", videos) for number, row in enumerate(rows, 1)]
+
+    def score(self, records: Sequence[Record]) -> Scores:
+        predictions = [record["answer"] for record in records]
+        scores = score(predictions, [r["reference"] for r in records], self.profile, meteor=find_meteor())
+        return Scores(
+            metrics={name: None if value is None else 100 * value for name, value in scores.metrics.items()},
+            samples=[{name: 100 * value for name, value in sample.items()} for sample in scores.samples],
+        )
+
+
+def _question(row: Any, where: str, videos: Path) -> Question:
+    """A question of the official file, asked as NaVILA was trained: the frames, then the question as it stands."""
+    try:
+        scene, answers = row["scene_id"], row["answers"]
+        if not answers or not all(isinstance(answer, str) for answer in answers):
+            raise ValueError("answers must be texts, one at least")
+        video = videos / scene if (videos / scene).is_dir() else videos / f"{scene}.mp4"
+        return Question(
+            id=row["question_id"], prompt=[video, row["question"]], reference=answers, facts={"scene_id": scene}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where}, is malformed ({error!r}): {GET_QUESTIONS}.") from None
+
+
+class _Tiny(ScanQA):
+    """Four questions about grey walls."""
+
+    def questions(self, split: str, data_root: Path) -> list[Question]:
+        wall = Image.new("RGB", (32, 32), (128, 128, 128))
+        answers = {"What colour is the wall?": ["grey", "light grey"], "What is on the bed?": ["a pillow", "pillow"]}
+        asked = [*answers.items()] * 2
+        return [
+            Question(id=f"tiny-{number}", prompt=[wall, question], reference=references)
+            for number, (question, references) in enumerate(asked)
+        ]
