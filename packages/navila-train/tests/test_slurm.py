@@ -76,7 +76,7 @@ def test_a_training_on_two_nodes_has_the_losses_of_one_process(run: Run, recipe:
     alone = [sys.executable, "-m", "navila", "train", *map(str, flags), "--output_dir", str(tmp_path / "one")]
     done = subprocess.run(alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    train = ("navila", "train", *flags, "--per_device_train_batch_size", 4, "--output_dir", "{output_dir}")
+    train = ("navila", "train", *flags, "--per_device_train_batch_size", 4)
     done = run("-J", "two-%t", "-N", 2, "-t", "10:00", "--follow", "--", *train)
     assert done.returncode == 0, done.stdout + done.stderr
     (output,) = (tmp_path / "runs" / "train").glob("two-2*")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class TrainingArguments(TuningArguments, TrainerArguments):
     remove_unused_columns: bool = False
     # It would put the mean of earlier losses in the place of one that is no number; such steps are told instead.
     logging_nan_inf_filter: bool = False
+    # The models' buffers are constants; sending them around at each forward would cost time and hide who is slow.
+    ddp_broadcast_buffers: bool | None = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     recipe = _known_only(read_recipe(recipe_path), f"recipe {recipe_path}") if recipe_path else {}
     rest = _flags_known_only(rest)
     parser = _Parser(ModelArguments, DataArguments, TrainingArguments, AdapterArguments, PlanArguments)
-    parser.set_defaults(**{key: _as_default(value) for key, value in recipe.items()})
+    parser.set_defaults(**{**_of_job(), **{key: _as_default(value) for key, value in recipe.items()}})
     namespace, unknown = parser.parse_known_args(rest)
     if unknown:
         flag = next((word for word in unknown if word.startswith("-")), unknown[0])
@@ -103,6 +106,13 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
         raise ConfigError(f"navila train: {' '.join(str(error).split())}") from error
     check_matches(training)
     return Arguments(model=model, data=data, training=training, adapter=adapter, plan=plan, given=given)
+
+
+def _of_job() -> dict[str, str]:
+    """Name and folder of the job that `navila run` runs this in."""
+    names = {"run_name": "RUN_NAME", "output_dir": "OUTPUT_DIR"}
+    found = {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
+    return found if len(found) == len(names) else {}
 
 
 def _fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
