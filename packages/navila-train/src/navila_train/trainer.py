@@ -185,7 +185,8 @@ class NavilaTrainer(SafeTrainer, EngineTrainer):
         loader = held_out.loader(workers=args.dataloader_num_workers, prefetch=args.dataloader_prefetch_factor)
         self.callback_handler.eval_dataloader = loader  # type: ignore[assignment]
         for batch in loader:
-            yield self._prepare_inputs(batch)
+            blank = {} if "pixel_values" in batch or args.world_size == 1 else blank_image(self.whole)
+            yield self._prepare_inputs({**batch, **blank})
             self.control = self.callback_handler.on_prediction_step(args, self.state, self.control)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
