@@ -235,6 +235,19 @@ def test_an_endpoint_that_never_answers_is_given_up_soon(scribe: Scribe, caption
     assert scribe.asked.total() < COUNT
 
 
+def test_an_endpoint_that_is_not_there_is_told_after_few_attempts(captions: Path, tmp_path: Path):
+    endpoint = Endpoint(url="http://127.0.0.1:9/v1", model="scribe", attempts=6, pause=0.01)
+    with pytest.raises(EndpointError, match="failed 3 times"):
+        caption_to_qa(
+            Mixture.open(f"llava:{captions}"),
+            f"llava:{captions}",
+            tmp_path / "qa",
+            EndpointAnswerer(endpoint, parallel=4),
+            CaptionSettings(),
+            sampling={},
+        )
+
+
 def test_navigation_steps_have_no_captions(scribe: Scribe, tmp_path: Path):
     (tmp_path / "walk" / "train").mkdir(parents=True)
     record = {"video_id": "1", "frames": ["a.jpg"], "q": "Go.", "a": "The next action is stop."}

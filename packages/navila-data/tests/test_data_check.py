@@ -334,3 +334,55 @@ def test_memory_does_not_grow_with_the_length_of_records(tmp_path: Path) -> None
         used.append(kilobytes)
     # What is counted of ten thousand records, their vocabulary included, is a fraction of their 17 MB.
     assert used[1] - used[0] < 6_000
+
+
+def test_every_finding_on_file_has_its_line(tmp_path: Path) -> None:
+    records = walk(tmp_path / "data", WALK)
+    (tmp_path / "data" / "train" / "0" / "5.jpg").write_bytes(b"")
+    write(tmp_path / "data", [*records[:4], 3, records[1], *records[4:], {"frames": 3}])
+    check(CheckSettings(mixture=f"vln:{tmp_path / 'data'}"), tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
+    assert {(each["kind"], each["record"], each["line"]) for each in lines} == {
+        ("json", 4, 6),
+        ("duplicate", 5, 7),
+        ("corrupt", 7, 9),
+        ("record", 10, 12),
+    }
+
+
+KILLED_AFTER_SOME_FILES = """
+import os, sys
+from pathlib import Path
+from navila_data import check as module
+look, count = module.file_problem, 0
+def counted(*arguments, **options):
+    global count
+    count += 1
+    if count > int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    return look(*arguments, **options)
+module.file_problem, module.FILES = counted, 2
+result = module.check(module.CheckSettings(mixture=sys.argv[1]), Path(sys.argv[2]))
+print(count, result.errors)
+"""
+
+
+def test_a_killed_check_looks_at_no_file_twice_and_ends_with_the_same_report(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(data, walk(data, WALK))
+    (data / "train" / "0" / "1.jpg").write_bytes(b"")
+
+    def run(most: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED_AFTER_SOME_FILES, f"vln:{data}", str(tmp_path / "out"), str(most)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run(5).returncode == -9
+    assert not (tmp_path / "out" / "report.json").exists()
+    # What the file was when it was looked at is not what it is now.
+    (data / "train" / "0" / "0.jpg").write_bytes(b"x")
+    resumed = run(99)
+    assert resumed.stdout.split() == ["5", "2"], resumed.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["counts"] == found(f"vln:{data}").counts
+    # The next check is a new one.
+    assert run(99).stdout.split() == ["8", "2"]

@@ -62,7 +62,10 @@ def test_every_layout_gives_the_records(
         ('[{"a": "x}]', "breaks off in record 0"),
         ('[{"a": 1}\n{"b": 2}]', "nothing stands before record 1"),
         ('[{"a": 1},,{"b": 2}]', "',,' stands before record 1"),
-        ('[{"a": 1},\n 3]', "',\\\\n 3' stands after the last record"),
+        ('[{"a": 1}\n 3]', "'3' stands after the last record"),
+        ('[{"a": 1}, tru, {"b": 2}]', "', tru,' stands before record 1"),
+        ("[1 2]", "'1 2' stands in the list"),
+        ('[{"a": 1}, 3,]', "', 3,' stands after the last record"),
         ('[{"a": 1},]', "',' stands after the last record"),
         ('[{"a": 1}]\nx', "line 2: 'x' stands after the list"),
         (" \n ", "is empty"),
@@ -84,6 +87,23 @@ def test_a_broken_record_costs_that_record_alone(tmp_path: Path):
     for index, match in ((1, "line 3: not valid JSON"), (2, "line 4: not UTF-8"), (3, "line 5: expected an object")):
         with pytest.raises(DataError, match=match):
             records[index]
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_what_is_no_object_is_a_broken_record_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+):
+    monkeypatch.setattr(record_index, "CHUNK", chunk)
+    path = tmp_path / "a.json"
+    path.write_text('[ "ünï, {x}]",\n{"a": 1}, 3 , null,\n{"a": 2},\n"\\"", true\n]', encoding="utf-8")
+    records = RecordFile(path)
+    assert [records[index] for index in (1, 4)] == [{"a": 1}, {"a": 2}]
+    for index, kind, line in ((0, "str", 1), (2, "int", 2), (3, "NoneType", 2), (5, "str", 4), (6, "bool", 4)):
+        with pytest.raises(DataError, match=f"line {line}: expected an object, got {kind}"):
+            records[index]
+    assert len(records) == 7
+    path.write_text("[]")
+    assert len(RecordFile(path)) == 0
 
 
 def test_the_index_is_kept_until_the_file_changes(tmp_path: Path, cache: Path):

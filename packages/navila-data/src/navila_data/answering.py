@@ -10,7 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: How often a question is asked whose answer has the wrong form.
 TRIES = 3
+#: How often a question is sent as long as the endpoint has never answered: it may not be there at all.
+FIRST_ATTEMPTS = 3
 #: Questions in a row that could not be asked before nothing more is asked: then the fault is not theirs.
 FAILURES_IN_A_ROW = 10
 
@@ -87,12 +89,17 @@ class EndpointAnswerer(Answerer):
         self.parallel = parallel
         self.settings = settings
         self._stopped = threading.Event()
+        self._answered = False
 
     def answer(self, prompt: str, images: Sequence[Image], seed: int) -> str:
         parts = [*(image_part(_jpeg(image)) for image in images), text_part(prompt)]
         content = parts if images else prompt
         messages = [{"role": "user", "content": content}]
-        return self.endpoint.ask(messages, wait=self._pause, seed=seed, **self.settings)
+        most = self.endpoint.attempts
+        endpoint = replace(self.endpoint, attempts=most if self._answered else min(FIRST_ATTEMPTS, most))
+        answer = endpoint.ask(messages, wait=self._pause, seed=seed, **self.settings)
+        self._answered = True
+        return answer
 
     def stop(self) -> None:
         self._stopped.set()

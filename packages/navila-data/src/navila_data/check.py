@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,10 +19,12 @@ from numpy.typing import NDArray
 
 from navila_data.dataset import LoadOptions
 from navila_data.findings import KINDS, Finding
-from navila_data.inspection import Job, Seen, Sources, chunks, finding, inspect_chunk, open_sources, run_all, with_lines
+from navila_data.inspection import Job, Seen, Sources, chunks, finding, inspect_chunk, open_sources, run_all
 from navila_data.media import VideoFrame
-from navila_data.media_check import Depth, file_problem
-from navila_data.media_facts import file_of
+from navila_data.media_check import Depth, Problem, file_problem
+from navila_data.media_facts import File, file_of
+from navila_data.record_index import cache_folder
+from navila_data.seen_files import forget, seen_files
 from navila_data.statistics import Statistics
 
 #: Findings of a kind that are kept for the reports; all of them go to `findings.jsonl`.
@@ -49,6 +53,12 @@ class CheckSettings:
     model: str | None = None
     workers: int = 1
 
+    @property
+    def seen(self) -> Path:
+        """Where what was found of files is kept until the end; also that of another depth or other `workers`."""
+        identity = f"{self.mixture}\0{self.against}\0{'' if self.root is None else self.root.absolute()}\0{Path.cwd()}"
+        return cache_folder() / "checks" / f"{sha256(os.fsencode(identity)).hexdigest()[:32]}.sqlite"
+
 
 @dataclass(kw_only=True)
 class CheckResult:
@@ -59,7 +69,7 @@ class CheckResult:
     counts: Counter[str] = field(default_factory=Counter)
     """Findings by kind, all of them."""
     findings: list[Finding] = field(default_factory=list)
-    """The first `KEPT` of each kind, with lines."""
+    """The first `KEPT` of each kind."""
     records: int = 0
     files: int = 0
     turns: int = 0
@@ -105,11 +115,18 @@ def check(
     """
     # Files may have changed since an earlier check in this process.
     open_sources.cache_clear()
+    seen_files.cache_clear()
     if settings.model is not None:
         from navila_data.tokens import processors_of
 
         # A model that cannot be read is told before anything is looked at.
         processors_of(settings.model)
+    result = _check(settings, output, progress)
+    forget(settings.seen)
+    return result
+
+
+def _check(settings: CheckSettings, output: Path | None, progress: Progress) -> CheckResult:
     if output is None:
         return _Check(settings, None, progress).run()
     from navila_data.check_report import write_page
@@ -147,6 +164,7 @@ class _Check:
             model=settings.model,
             compare="names" if settings.depth == "exists" else "contents",
             motion=True,
+            seen=settings.seen,
         )
 
     def run(self) -> CheckResult:
@@ -164,7 +182,6 @@ class _Check:
             self._tell_all(self._leaks(sources, keys, other))
         self._tell_all(self._files(sources, media))
         self._tell_all(self._balance())
-        self.result.findings = with_lines(self.result.findings, sources)
         return self.result
 
     def _tell_all(self, findings: Iterator[Finding] | tuple[Finding, ...]) -> None:
@@ -263,6 +280,14 @@ class FileTask:
 def check_files(job: Job, task: FileTask) -> list[Finding]:
     """What is wrong with some files."""
     sources = open_sources(job)
+    seen = None if job.seen is None else seen_files(job.seen)
+
+    def look(file: File, video: bool) -> Problem | None:
+        if seen is None:
+            return file_problem(file, video=video, depth=task.depth)
+        known = f"video {task.depth}" if video else f"image {task.depth}"
+        return seen.recall(known, [file], lambda: file_problem(file, video=video, depth=task.depth))
+
     found: list[Finding] = []
     for position, which, samples in task.rows.tolist():
         dataset, index = sources.locate(position)
@@ -270,11 +295,13 @@ def check_files(job: Job, task: FileTask) -> list[Finding]:
         if medium is None:
             continue
         file = file_of(medium)
-        problem = file_problem(file, video=isinstance(medium, VideoFrame), depth=task.depth)
+        problem = look(file, isinstance(medium, VideoFrame))
         if problem is not None:
             kind, why = problem
             shown = "1 sample shows it" if samples == 1 else f"{samples} samples show it"
             found.append(replace(finding(dataset, index, kind, f"{why} ({shown})"), medium=str(file)))
+    if seen is not None:
+        seen.keep()
     return found
 
 

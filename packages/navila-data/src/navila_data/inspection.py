@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from itertools import repeat
 from multiprocessing import get_context
@@ -25,6 +25,7 @@ from navila_data.media_facts import Contents, file_of
 from navila_data.mixture import Part, expand, open_item
 from navila_data.records import RecordFile
 from navila_data.sample import Sample
+from navila_data.seen_files import SeenFiles, seen_files
 from navila_data.statistics import Statistics, answer_problem, instruction, navigation_answer
 
 #: Records that a process looks at in one go.
@@ -50,6 +51,8 @@ class Job:
     then the files are noted too (`Seen.media`)."""
     motion: bool = False
     """Whether turns are compared with what the next frame shows."""
+    seen: Path | None = None
+    """What was found of files before an interruption (`seen_files`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,8 @@ def inspect_chunk(job: Job, chunk: tuple[int, int, int]) -> Seen:
     number, first, stop = chunk
     source = open_sources(job).found[number]
     dataset = source.dataset
-    statistics, contents = Statistics(), Contents(read=job.compare == "contents")
+    seen = None if job.seen is None else seen_files(job.seen)
+    statistics, contents = Statistics(), Contents(read=job.compare == "contents", seen=seen)
     findings: list[Finding] = []
     turns = 0
     keys = np.zeros((stop - first, 3), np.uint64)
@@ -172,7 +176,7 @@ def inspect_chunk(job: Job, chunk: tuple[int, int, int]) -> Seen:
             if job.model is not None:
                 findings += _count_tokens(job.model, dataset, index, sample, statistics)
             if job.motion:
-                compared, told = _motion(dataset, index, sample, after)
+                compared, told = _motion(dataset, index, sample, after, seen)
                 turns += compared
                 findings += told
             if job.compare is not None:
@@ -183,6 +187,8 @@ def inspect_chunk(job: Job, chunk: tuple[int, int, int]) -> Seen:
                         media.setdefault(key, [source.start + place, which, 0])[2] += 1
         if place + 1 < stop and int(source.indices[place + 1]) != index + 1:
             following = None
+    if seen is not None:
+        seen.keep()
     rows = [[key, *row] for key, row in media.items()]
     return Seen(
         statistics=statistics,
@@ -215,13 +221,14 @@ def finding(
     pictures: Sequence[Medium | None] = (),
     confidence: float | None = None,
 ) -> Finding:
-    """A finding about a record; its line is looked up when it is shown."""
+    """A finding about a record."""
     records = record_file(dataset)
     return Finding(
         kind=kind,
         source=dataset.name,
         file="" if records is None else str(records.path),
         record=index,
+        line=None if records is None else records.line(index),
         reason=why,
         confidence=confidence,
         pictures=tuple(medium for medium in pictures if medium is not None),
@@ -232,16 +239,6 @@ def record_file(dataset: Dataset) -> RecordFile | None:
     """The annotation file that a dataset's samples are the records of, where there is one."""
     records = getattr(dataset, "records", None)
     return records if isinstance(records, RecordFile) and len(records) == len(dataset) else None
-
-
-def with_lines(findings: Sequence[Finding], sources: Sources) -> list[Finding]:
-    """The findings with the lines of their records; every annotation file is read once."""
-    files = {str(r.path): r for r in (record_file(source.dataset) for source in sources.found) if r is not None}
-    lines: dict[tuple[str, int], int] = {}
-    for name, records in files.items():
-        wanted = sorted({f.record for f in findings if f.file == name and f.record is not None})
-        lines |= {(name, index): line for index, line in zip(wanted, records.lines(wanted), strict=True)}
-    return [replace(f, line=lines.get((f.file, f.record))) if f.record is not None else f for f in findings]
 
 
 def _is_no_json(dataset: Dataset, index: int) -> bool:
@@ -269,17 +266,24 @@ def _count_tokens(model: str, dataset: Dataset, index: int, sample: Sample, into
         yield finding(dataset, index, "length", str(error))
 
 
-def _motion(dataset: Dataset, index: int, sample: Sample, after: Sample | None) -> tuple[bool, list[Finding]]:
+def _motion(
+    dataset: Dataset, index: int, sample: Sample, after: Sample | None, seen: SeenFiles | None
+) -> tuple[bool, list[Finding]]:
     """Whether a turn could be compared with what the next frame shows, and what is to be told of it."""
-    from navila_data.motion import opposite_turn
+    from navila_data.motion import Observed, observe_frames, opposite_turn
 
-    compared, seen = opposite_turn(sample, after)
-    if seen is None or after is None:
+    def look(before: Medium, later: Medium) -> Observed:
+        if seen is None:
+            return observe_frames(before, later)
+        return Observed(*seen.recall("motion", [before, later], lambda: astuple(observe_frames(before, later))))
+
+    compared, shown = opposite_turn(sample, after, look)
+    if shown is None or after is None:
         return compared, []
     answer = navigation_answer(sample)
-    why = f"The answer is {answer[:120]!r}, and the next frame shows a turn to the {seen.motion}."
+    why = f"The answer is {answer[:120]!r}, and the next frame shows a turn to the {shown.motion}."
     pictures = (sample.media[-1], after.media[-1])
-    return compared, [finding(dataset, index, "motion", why, pictures, seen.confidence)]
+    return compared, [finding(dataset, index, "motion", why, pictures, shown.confidence)]
 
 
 def _keys(sample: Sample, contents: Contents) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from navila_data.dataset import Dataset
 from navila_data.media import Base64, EditedFrame, Medium, TarMember, VideoFrame, frame_count, open_file
 from navila_data.records import RecordFile
 from navila_data.sample import Sample
+from navila_data.seen_files import SeenFiles
 
 #: Bytes of a video that tell it from others, with its size.
 HEAD = 1 << 16
@@ -31,9 +32,10 @@ def file_of(medium: Medium) -> File:
 class Contents:
     """Looks at files once each, for as long as it lives."""
 
-    def __init__(self, *, read: bool = True) -> None:
-        """With `read`, pictures are compared by their contents; else by the names of their files."""
+    def __init__(self, *, read: bool = True, seen: SeenFiles | None = None) -> None:
+        """With `read`, pictures are compared by their contents, which `seen` may know; else by names of files."""
         self._read = read
+        self._seen = seen
         self._digests: dict[File, str] = {}
         self._lengths: dict[File, int] = {}
 
@@ -43,9 +45,7 @@ class Contents:
             return "black"
         video = isinstance(medium, VideoFrame)
         file = file_of(medium)
-        told = (
-            _known(self._digests, file, lambda file: _digest(file, HEAD if video else -1)) if self._read else str(file)
-        )
+        told = _known(self._digests, file, lambda file: self._look(file, video)) if self._read else str(file)
         return f"{told} {medium.index}" if isinstance(medium, VideoFrame) else told
 
     def frames(self, dataset: Dataset, index: int, sample: Sample) -> list[int]:
@@ -58,6 +58,12 @@ class Contents:
             return []
         frames = records[index].get("frames")
         return [len(frames)] if isinstance(frames, list) else []
+
+    def _look(self, file: File, video: bool) -> str:
+        count = HEAD if video else -1
+        if self._seen is None:
+            return _digest(file, count)
+        return self._seen.recall(f"digest {count}", [file], lambda: _digest(file, count))
 
 
 def _known(values: dict[File, ValueT], file: File, look: Callable[[File], ValueT]) -> ValueT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,18 @@ class Observed:
     0 where the frames have little in common."""
 
 
-def opposite_turn(sample: Sample, after: Sample | None) -> tuple[bool, Observed | None]:
+def observe_frames(before: Medium, after: Medium) -> Observed:
+    """The motion between two frames.
+
+    Raises:
+        DataError: one is missing or cannot be decoded.
+    """
+    return observe(_grey(before), _grey(after))
+
+
+def opposite_turn(
+    sample: Sample, after: Sample | None, look: Callable[[Medium, Medium], Observed] = observe_frames
+) -> tuple[bool, Observed | None]:
     """Whether a step and the next one can be compared, and what their frames show if that is the opposite turn.
 
     Compared are turns to a side, with the next step of the same episode and instruction, whose frames can be read.
@@ -56,7 +68,7 @@ def opposite_turn(sample: Sample, after: Sample | None) -> tuple[bool, Observed 
     if turn not in ("left", "right") or not same or before is None or later is None or before == later:
         return False, None
     try:
-        seen = observe(_grey(before), _grey(later))
+        seen = look(before, later)
     except DataError:
         # Broken files are told as such.
         return False, None

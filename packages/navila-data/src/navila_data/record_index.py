@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ for _kind, _characters in ((_QUOTE, b'"'), (_BACKSLASH, b"\\"), (_OPEN, b"[{"), 
     _KINDS[list(_characters)] = _kind
 _TELLING = _KINDS > 0
 _BLANK = b" \t\r\n"
+_DECODER = json.JSONDecoder(strict=False)
 
 
 def cache_folder() -> Path:
@@ -90,8 +92,9 @@ def find_records(path: Path) -> Spans:
         if path.suffix == ".jsonl" or content[start] != ord("["):
             return _lines(content, start)
         spans, stop = _elements(content, start, path)
-        _check_between(content, start, spans, stop, path)
-        return spans
+        # What is no object is a broken record, as a line that holds none is.
+        bare = _between(content, start, spans, stop, path)
+        return np.sort(np.concatenate([spans, bare]), axis=0) if len(bare) else spans
 
 
 def _chunks(content: mmap.mmap, start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -132,19 +135,56 @@ def _elements(content: mmap.mmap, start: int, path: Path) -> tuple[Spans, int]:
     return np.stack([begin, end], axis=1), stop
 
 
-def _check_between(content: mmap.mmap, start: int, spans: Spans, stop: int, path: Path) -> None:
-    """One comma between two records, nothing before the first, after the last and after the list."""
+def _between(content: mmap.mmap, start: int, spans: Spans, stop: int, path: Path) -> Spans:
+    """One span a number, text and so on of the list, which stand between its objects or before the first one."""
+    found: list[tuple[int, int]] = []
     place = start + 1
     for first in range(0, len(spans), BATCH):
         for number, (begin, end) in enumerate(spans[first : first + BATCH].tolist(), first):
-            between = content[place:begin].strip(_BLANK)
-            if between != (b"," if number else b""):
-                _complain(content, place, between, f"before record {number}", path)
+            between = content[place:begin]
+            if between.strip(_BLANK) != (b"," if number else b""):
+                where = f"before record {number + len(found)}"
+                found += _bare_values(content, place, between, path, where, after=number > 0, before=True)
             place = end
         content.madvise(mmap.MADV_DONTNEED)
-    for begin, end, where in ((place, stop - 1, "after the last record"), (stop, len(content), "after the list")):
-        if between := content[begin:end].strip(_BLANK):
-            _complain(content, begin, between, where, path)
+    where = "after the last record" if len(spans) else "in the list"
+    found += _bare_values(content, place, content[place : stop - 1], path, where, after=len(spans) > 0, before=False)
+    if after := content[stop:].strip(_BLANK):
+        _complain(content, stop, after, "after the list", path)
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _bare_values(
+    content: mmap.mmap, place: int, between: bytes, path: Path, where: str, *, after: bool, before: bool
+) -> list[tuple[int, int]]:
+    """The spans of what stands at `place`, `after` and `before` objects of the list, separated by commas.
+
+    Raises:
+        DataError: it is no such thing.
+    """
+    found: list[tuple[int, int]] = []
+    # One character a byte: where JSON breaks a value up does not depend on those beyond ASCII.
+    text, at, comma = between.decode("latin-1"), 0, after
+    while True:
+        while at < len(text) and between[at] in _BLANK:
+            at += 1
+        if at == len(text):
+            # The next object has a comma before it, the end of the list has none.
+            if comma if before else (after or found) and not comma:
+                _complain(content, place, between.strip(_BLANK), where, path)
+            return found
+        try:
+            if comma:
+                if text[at] != ",":
+                    raise ValueError
+                at += 1
+            else:
+                end = _DECODER.raw_decode(text, at)[1]
+                found.append((place + at, place + end))
+                at = end
+        except ValueError:
+            _complain(content, place, between.strip(_BLANK), where, path)
+        comma = not comma
 
 
 def _complain(content: mmap.mmap, place: int, between: bytes, where: str, path: Path) -> NoReturn:

@@ -28,6 +28,8 @@ class RecordFile(Sequence[Record]):
             DataError: it is missing, empty or no list of records, or breaks off.
         """
         self.path = path
+        self._place = 0, 1
+        """A byte, and the line it is on."""
         try:
             self._spans = record_spans(path)
             self._file = os.open(path, os.O_RDONLY)
@@ -77,22 +79,14 @@ class RecordFile(Sequence[Record]):
         return os.pread(self._file, end - begin, begin)
 
     def line(self, index: int) -> int:
-        """The line of the file on which a record begins, counted from 1."""
+        """The line of the file on which a record begins, counted from 1; asked in their order, it is read once."""
         begin = int(self._spans[index, 0])
-        return 1 + sum(
-            os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(0, begin, CHUNK)
+        place, line = self._place if self._place[0] <= begin else (0, 1)
+        line += sum(
+            os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(place, begin, CHUNK)
         )
-
-    def lines(self, indices: Sequence[int]) -> list[int]:
-        """The lines on which records begin, their indices sorted; the file is read once."""
-        lines, line, place = [], 1, 0
-        for begin in (int(self._spans[index, 0]) for index in indices):
-            line += sum(
-                os.pread(self._file, min(CHUNK, begin - base), base).count(b"\n") for base in range(place, begin, CHUNK)
-            )
-            place = begin
-            lines.append(line)
-        return lines
+        self._place = begin, line
+        return line
 
     def fingerprint(self) -> str:
         """The file's path, size and time of change."""

@@ -104,7 +104,9 @@ class RankBatches(Sampler[list[EpochIndex]]):
 
     def between(self, first: int, end: int) -> list[list[EpochIndex]]:
         """This process's batches of the steps from `first` to before `end`."""
-        numbers = (self.start.batches + (step - self.start.steps) * self.world + self.rank for step in range(first, end))
+        numbers = (
+            self.start.batches + (step - self.start.steps) * self.world + self.rank for step in range(first, end)
+        )
         return [self.stream[number] for number in numbers if number < len(self.stream)]
 
     def position(self, steps: int) -> Position:

@@ -209,8 +209,13 @@ COMMON_TRAINER_FLAGS = (
     ("use_cpu", "Train on the CPU. [default: where there is no GPU]"),
 )
 
-#: Flags of NaVILA's scripts that have other names now.
-RENAMED = {"evaluation_strategy": "eval_strategy", "mm_projector_type": "mm_projector", "version": "conversation"}
+#: Flags of NaVILA's scripts, and of other commands, that have other names here.
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "mm_projector_type": "mm_projector",
+    "num_frames": "num_video_frames",
+    "version": "conversation",
+}
 #: Flags of NaVILA's scripts that change nothing here; the value that may be given, or None for any.
 WITHOUT_EFFECT = {
     "mm_use_im_patch_token": "False",

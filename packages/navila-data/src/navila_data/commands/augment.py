@@ -149,7 +149,14 @@ def caption2qa(
 @_answering_options
 @click.option("--prompt", help="What asks for a caption. [default: an elaborate description]")
 @click.option(
-    "--num-frames", type=click.IntRange(1, 256), default=8, show_default=True, help="Frames shown of a video."
+    "--num_video_frames",
+    "--num-video-frames",
+    "--num-frames",
+    "num_frames",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Frames shown of a video.",
 )
 @click.option("--data_path", "--data-path", type=_FOLDER, help="Folder of registered datasets.")
 def video_caption(

@@ -33,6 +33,7 @@ SHOWN = 3
 @click.option(
     "--num_video_frames",
     "--num-video-frames",
+    "--num-frames",
     "num_frames",
     type=click.IntRange(min=2),
     default=8,

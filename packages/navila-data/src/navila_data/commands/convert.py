@@ -71,7 +71,16 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
     help="Metres and degrees of the whole answer or its first primitive, or that one's number (lerobot).",
 )
 @click.option("--fps", type=click.IntRange(min=1), default=1, show_default=True, help="Steps a second told (lerobot).")
-@click.option("--num-frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames a step (llava).")
+@click.option(
+    "--num_video_frames",
+    "--num-video-frames",
+    "--num-frames",
+    "num_frames",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Frames a step (llava).",
+)
 @click.option(
     "--data_path",
     "--data-path",

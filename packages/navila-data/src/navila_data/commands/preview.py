@@ -18,6 +18,7 @@ import click
 @click.option(
     "--num_video_frames",
     "--num-video-frames",
+    "--num-frames",
     "num_frames",
     type=click.IntRange(min=1),
     default=8,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--num_video_frames",
     "--num-video-frames",
+    "--num-frames",
     "num_frames",
     type=click.IntRange(min=2),
     default=8,
