@@ -269,13 +269,13 @@ def test_a_missing_shard_is_named(checkpoint: Path) -> None:
 
 def test_an_unknown_part_is_named(checkpoint: Path) -> None:
     edit(checkpoint / "llm" / "config.json", model_type="lama")
-    with pytest.raises(UnknownComponentError, match="lama"):
+    with pytest.raises(UnknownComponentError, match=r"llm.config\.json: .*'lama'"):
         loaded(checkpoint)
 
 
 def test_an_unknown_projector_type_is_named(checkpoint: Path) -> None:
     edit(checkpoint / "mm_projector" / "config.json", mm_projector_type="mlp_dwnsample")
-    with pytest.raises(UnknownComponentError, match="mlp_dwnsample"):
+    with pytest.raises(UnknownComponentError, match=r"mm_projector.config\.json: .*'mlp_dwnsample'"):
         loaded(checkpoint)
 
 
@@ -318,13 +318,50 @@ def test_a_wrong_option_is_told(checkpoint: Path, options: dict[str, Any]) -> No
         {"mm_vision_select_layer": "last"},
         {"mm_vision_select_feature": "bogus"},
         {"conversation": "no-such-template"},
+        {"conversation": 5},
         {"num_video_frames": "eight"},
+        {"num_video_frames": 0},
+        {"fps": "two"},
+        {"fps": -1},
+        {"image_aspect_ratio": "zork"},
+        {"image_aspect_ratio": 2},
+        {"image_aspect_ratio": "dynamic"},
     ],
 )
-def test_a_wrong_field_is_told(checkpoint: Path, fields: dict[str, Any]) -> None:
+def test_a_wrong_field_is_told_with_its_file(checkpoint: Path, fields: dict[str, Any]) -> None:
     edit(checkpoint / "config.json", **fields)
-    with pytest.raises(NavilaError, match=str(next(iter(fields.values())))):
+    with pytest.raises(NavilaError, match=rf"checkpoint.config\.json: .*{next(iter(fields.values()))}"):
         loaded(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"hidden_act": "zork"}, "hidden_act 'zork'"),
+        ({"rope_scaling": {"type": "zork", "factor": 2.0}}, "rope_scaling.type 'zork'"),
+    ],
+)
+def test_a_word_that_transformers_does_not_know_is_told_with_its_key(
+    checkpoint: Path, fields: dict[str, Any], said: str
+) -> None:
+    edit(checkpoint / "llm" / "config.json", **fields)
+    with pytest.raises(CheckpointError, match=rf"llm.config\.json has {said}"):
+        loaded(checkpoint)
+
+
+@pytest.mark.parametrize(("part", "name"), [("llm", "model.layers.2"), ("mm_projector", "layers.9")])
+def test_tensors_that_nothing_takes_are_told(
+    checkpoint: Path, part: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded(checkpoint)
+    assert caplog.text == ""
+    if part == "llm":
+        edit(checkpoint / "llm" / "config.json", num_hidden_layers=2)
+    else:
+        weights = checkpoint / part / "model.safetensors"
+        save_file({**load_file(weights), "layers.9.weight": torch.ones(2)}, weights, metadata={"format": "pt"})
+    loaded(checkpoint)
+    assert f"the first being '{name}" in caplog.text
 
 
 def test_an_encoder_config_that_makes_no_sense_is_named(checkpoint: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from navila.errors import CheckpointError, ConfigError, DataError
+from navila.errors import CheckpointError, DataError
 from navila.images import ImageProcessor, pad_to_square, process_image, process_images, read_image, resize
 from PIL import Image
 
@@ -101,7 +101,7 @@ def test_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not valid JSON"):
         ImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"size": "big"}')
-    with pytest.raises(ConfigError, match="size 'big'"):
+    with pytest.raises(CheckpointError, match="size 'big'"):
         ImageProcessor.from_pretrained(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         read_image(tmp_path / "none.png")
@@ -114,6 +114,28 @@ def test_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be decoded"):
         read_image(tmp_path / "half.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "a list where a JSON object"),
+        ('{"size": {"height": 0, "width": 0}}', "size {'height': 0"),
+        ('{"image_mean": [0.5, 0.5]}', "image_mean [0.5, 0.5]"),
+        ('{"image_mean": ["a", "b", "c"]}', "image_mean ['a'"),
+        ('{"image_mean": 0.5}', "image_mean 0.5"),
+        ('{"image_std": [0, 0, 0]}', "image_std [0, 0, 0]"),
+        ('{"resample": "cubic"}', "resample 'cubic'"),
+        ('{"resample": 99}', "resample 99"),
+        ('{"rescale_factor": "1/255"}', "rescale_factor '1/255'"),
+    ],
+)
+def test_a_field_of_another_form_is_told_with_its_folder(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(CheckpointError) as told:
+        ImageProcessor.from_pretrained(tmp_path)
+    assert said in str(told.value)
+    assert str(tmp_path) in str(told.value)
 
 
 def test_an_image_too_large_to_be_one_is_named(tmp_path: Path) -> None:

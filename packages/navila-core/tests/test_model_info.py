@@ -310,6 +310,7 @@ def test_eight_billion_parameters_take_little_memory(goldens: Path, tmp_path: Pa
         shutil.copy(goldens / "tokenizers" / "llama3_like" / name, tmp_path / "llm")
     (tmp_path / "vision_tower" / "config.json").write_text(json.dumps(model.vision_tower.config))
     (tmp_path / "mm_projector" / "config.json").write_text(json.dumps(model.mm_projector.config))
+    model.image_processor.save_pretrained(tmp_path / "vision_tower")
 
     command = [sys.executable, "-c", EIGHT_BILLION, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

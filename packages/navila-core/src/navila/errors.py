@@ -11,6 +11,9 @@ EXIT_RESUME = 75
 def reason(error: BaseException, limit: int = 300) -> str:
     """What an error says, on one line; its type where it says nothing, and its beginning where it says much."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        # It says nothing but the key.
+        text = f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else f"{text[:limit].rsplit(' ', 1)[0]} …"
 
 

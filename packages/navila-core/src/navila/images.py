@@ -66,16 +66,19 @@ class ImageProcessor:
         size = _size(raw.get("size"), "size") if raw.get("do_resize", True) else {}
         crop = _size(raw.get("crop_size"), "crop_size") if raw.get("do_center_crop", "crop_size" in raw) else {}
         normalise = raw.get("do_normalize", True)
+        factor = raw.get("rescale_factor", 1 / 255) if raw.get("do_rescale", True) else None
+        if factor is not None and type(factor) not in (int, float):
+            raise ConfigError(f"{FILE_NAME} has rescale_factor {factor!r}: expected a number.")
         return cls(
             height=size.get("height"),
             width=size.get("width"),
             shortest_edge=size.get("shortest_edge"),
             crop_height=crop.get("height") or crop.get("shortest_edge"),
             crop_width=crop.get("width") or crop.get("shortest_edge"),
-            resample=int(raw.get("resample", Image.Resampling.BICUBIC)),
-            rescale_factor=float(raw.get("rescale_factor", 1 / 255)) if raw.get("do_rescale", True) else None,
-            mean=tuple(raw["image_mean"]) if normalise and raw.get("image_mean") else None,
-            std=tuple(raw["image_std"]) if normalise and raw.get("image_std") else None,
+            resample=_resampling(raw.get("resample")),
+            rescale_factor=None if factor is None else float(factor),
+            mean=_statistics(raw, "image_mean") if normalise else None,
+            std=_statistics(raw, "image_std") if normalise else None,
             raw=dict(raw),
         )
 
@@ -84,7 +87,7 @@ class ImageProcessor:
         """Read `preprocessor_config.json` of a vision tower's folder.
 
         Raises:
-            CheckpointError: the file is missing or is not JSON.
+            CheckpointError: the file is missing, is no JSON object, or has a field of another form.
         """
         path = Path(folder) / FILE_NAME
         try:
@@ -95,7 +98,14 @@ class ImageProcessor:
             ) from None
         except ValueError as error:
             raise CheckpointError(f"{path} is not valid JSON ({error}): fetch the file again.") from None
-        return cls.from_dict(raw)
+        if not isinstance(raw, dict):
+            raise CheckpointError(
+                f"{path} holds a {type(raw).__name__} where a JSON object is expected: fetch the file again."
+            )
+        try:
+            return cls.from_dict(raw)
+        except ConfigError as error:
+            raise CheckpointError(f"In {folder}, {error}") from None
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `preprocessor_config.json`."""
@@ -267,12 +277,33 @@ def centre_crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return pixels[top : top + height, left : left + width]
 
 
+def _resampling(value: Any) -> int:
+    """PIL's number of a filter; bicubic when None."""
+    if value is None:
+        return int(Image.Resampling.BICUBIC)
+    if type(value) is not int or value not in list(Image.Resampling):
+        raise ConfigError(f"{FILE_NAME} has resample {value!r}: expected the number of a filter of PIL, 0 to 5.")
+    return value
+
+
+def _statistics(raw: Mapping[str, Any], key: str) -> tuple[float, ...] | None:
+    """Three numbers, those of a deviation not 0; None when there are none."""
+    value = raw.get(key)
+    if not value:
+        return None
+    numbers = isinstance(value, Sequence) and all(type(number) in (int, float) for number in value)
+    if not numbers or len(value) != 3 or (key == "image_std" and 0 in value):
+        raise ConfigError(f"{FILE_NAME} has {key} {value!r}: expected a number for each of red, green and blue.")
+    return tuple(value)
+
+
 def _size(value: Any, key: str) -> dict[str, int]:
     """`{"height", "width"}` or `{"shortest_edge"}` from what the file has; a bare number is a square."""
     if value is None:
         return {}
-    if isinstance(value, int):
-        return {"height": value, "width": value}
-    if isinstance(value, Mapping) and ({"height", "width"} <= value.keys() or "shortest_edge" in value):
-        return {k: int(v) for k, v in value.items() if v is not None}
-    raise ConfigError(f"{FILE_NAME} has {key} {value!r}: expected height and width, or shortest_edge.")
+    sides = {"height": value, "width": value} if isinstance(value, int) else value
+    if isinstance(sides, Mapping) and ({"height", "width"} <= sides.keys() or "shortest_edge" in sides):
+        pixels = {k: v for k, v in sides.items() if v is not None}
+        if all(type(v) is int and v > 0 for v in pixels.values()):
+            return pixels
+    raise ConfigError(f"{FILE_NAME} has {key} {value!r}: expected height and width in pixels, or shortest_edge.")

@@ -209,8 +209,12 @@ def suggestion(name: str, known: Sequence[str], most: int = 3) -> str:
     """`did you mean …?` from close matches, or an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(name.lower(), known, n=most, cutoff=0.6)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+    close: dict[str, str] = {}
+    for word in difflib.get_close_matches(name.lower(), known, n=2 * most, cutoff=0.6):
+        # A name and its alias often differ in their dashes alone: the closer one is enough.
+        close.setdefault(normalise(word), word)
+    listed = list(close.values())[:most]
+    return f"did you mean {' or '.join(map(repr, listed))}?" if listed else ""
 
 
 def normalise(dist: str) -> str:

@@ -29,7 +29,7 @@ from navila.model.adapter_names import (
     scope_of,
 )
 from navila.model.components import llm_backend
-from navila.model.load import template_for
+from navila.model.load import named_in_errors, template_for
 from navila.model.location import ADAPTER_CONFIG, read_json
 from navila.model.vocabulary import grow_vocabulary
 from navila.model.weights import read_tensors, replacing, write_json
@@ -125,10 +125,7 @@ def load_adapter(model: NavilaForCausalLM, folder: str | Path, *, trainable: boo
     if has_adapter(model):
         raise ConfigError("The model has an adapter already: merge it before loading another.")
     config = _read_config(peft, folder)
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} and no {WEIGHTS[0]}: the adapter is partial.")
-    weights = {memory_name(model, name.removeprefix(PREFIX)): tensor for name, tensor in read_tensors(path).items()}
+    path, weights = _read_weights(model, folder)
     scope = scope_of(model, weights, path)
     _load_tokenizer(model, folder)
     _load_whole(model, folder)
@@ -151,8 +148,27 @@ def load_adapter(model: NavilaForCausalLM, folder: str | Path, *, trainable: boo
     told = {name: saved[name] for name in TRAINED_FIELDS if saved.get(name) is not None}
     for name, value in told.items():
         setattr(model.config, name, value)
-    if "conversation" in told:
-        model.template = template_for(None, model.config, model.tokenizer)
+    with named_in_errors(own):
+        model.config.check()
+        if "conversation" in told:
+            model.template = template_for(None, model.config, model.tokenizer)
+
+
+def read_adapter(model: NavilaForCausalLM, folder: str | Path) -> None:
+    """Read a folder's weights into the adapter that a model has, and into the parameters beside it.
+
+    Raises:
+        CheckpointError: as `load_adapter`.
+        ConfigError: the model has no adapter.
+    """
+    peft = import_peft()
+    folder = Path(folder)
+    scope = adapter_scope(model)
+    if scope is None:
+        raise ConfigError("The model has no adapter to read weights into: use load_adapter.")
+    path, weights = _read_weights(model, folder)
+    _load_whole(model, folder)
+    _set_weights(peft, model.get_submodule(scope), weights, path)
 
 
 def save_adapter(
@@ -258,6 +274,14 @@ def import_peft() -> Any:
             "Adapters need peft, not installed here: run `pip install 'navila-core[peft]'`."
         ) from None
     return peft
+
+
+def _read_weights(model: NavilaForCausalLM, folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The file of an adapter's tensors, and they by their names in memory."""
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} and no {WEIGHTS[0]}: the adapter is partial.")
+    return path, {memory_name(model, name.removeprefix(PREFIX)): tensor for name, tensor in read_tensors(path).items()}
 
 
 def _read_config(peft: Any, folder: Path) -> Any:

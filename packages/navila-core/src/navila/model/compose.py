@@ -75,6 +75,7 @@ def build(
     check_length(model_max_length)
     kind = resolve_dtype(dtype) or torch.float32
     root = NavilaConfig(**{"image_aspect_ratio": "resize", **config})
+    root.check()
     backend, llm_folder = _llm_source(llm)
     words = _tokenizer(tokenizer if tokenizer is not None else llm_folder, backend)
     options: dict[str, Any] = {

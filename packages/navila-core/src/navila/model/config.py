@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
 
 from navila.errors import ConfigError
+from navila.model.nvila import TILED, is_nvila
 
 _DEFAULTS: dict[str, Any] = {
     "llm_cfg": None,
@@ -29,6 +32,22 @@ _DEFAULTS: dict[str, Any] = {
     "soft_ce_std": 1.0,
 }
 
+#: What fields may be, and how that is said; where the test fails for None, the default is not None.
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "num_video_frames": (lambda value: type(value) is int and value > 0, "a whole number above 0"),
+        "fps": (lambda value: type(value) in (int, float) and 0 <= value < math.inf, "a number of at least 0"),
+        "mm_vision_select_layer": (lambda value: type(value) is int, "a whole number"),
+        "mm_vision_select_feature": (lambda value: value in (None, "patch", "cls_patch"), "'patch' or 'cls_patch'"),
+        "conversation": (lambda value: value is None or type(value) is str, "the name of a template"),
+        "num_time_tokens": (lambda value: type(value) is int, "a whole number"),
+        "hidden_size": (lambda value: value is None or type(value) is int, "a whole number"),
+        "mm_hidden_size": (lambda value: value is None or type(value) is int, "a whole number"),
+    }
+)
+#: How an image of another shape comes to the encoder's; `square`, as LLaVA writes it, leaves it to the processor too.
+_ASPECTS = (None, "resize", "pad", "square")
+
 
 class NavilaConfig(PretrainedConfig):
     """Sub-configs of the three parts and what belongs to none of them.
@@ -36,7 +55,8 @@ class NavilaConfig(PretrainedConfig):
     Attributes:
         llm_cfg, vision_tower_cfg, mm_projector_cfg: the parts' `config.json`, as read.
         hidden_size, mm_hidden_size: channels of the language model and of the vision encoder.
-        image_aspect_ratio: `resize`, `pad` or None (see `navila.images.process_image`).
+        image_aspect_ratio: `resize`, `pad` or None (see `navila.images.process_image`); `dynamic` and `dynamic_s2` of
+            NVILA are in `navila.model.tiling`.
         num_video_frames: frames a navigation prompt holds.
         fps: sampling rate of videos in 1/s; 0 samples `num_video_frames` uniformly.
         mm_vision_select_layer, mm_vision_select_feature: which features the encoder gives (see `VisionEncoder`); when
@@ -77,6 +97,20 @@ class NavilaConfig(PretrainedConfig):
         known = {k: v for k, v in given.items() if k not in ("dtype", "torch_dtype")}
         super().__init__(**{**known, **defaults})
         self._as_read = {k: v for k, v in given.items() if k not in ("model_type", "transformers_version")}
+
+    def check(self) -> None:
+        """Make sure that every field is of its kind.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        for name, (fits, kind) in _KINDS.items():
+            if not fits(value := getattr(self, name)):
+                raise ConfigError(f"{name} is {value!r} where {kind} is expected.")
+        tiled = TILED if is_nvila(self.to_dict()) else ()
+        if self.image_aspect_ratio not in (*_ASPECTS, *tiled):
+            only = " (tiles are for NVILA alone)" if self.image_aspect_ratio in TILED else ""
+            raise ConfigError(f"image_aspect_ratio is {self.image_aspect_ratio!r}{only}: use 'resize', 'pad' or null.")
 
     def vision_side(self) -> int | None:
         """Pixels that `vision_resolution` asks a trained vision encoder to be resized to; None and -1 ask nothing.

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from navila.errors import CheckpointError, NavilaError
+from navila.errors import CheckpointError, ConfigError, NavilaError, UnknownComponentError
+from navila.images import FILE_NAME, ImageProcessor
 from navila.model.components import (
     llm_backend,
     llm_spec,
@@ -149,6 +150,8 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
         else:
             tensors[part] = None
     problems.attempt(lambda: _check_encoder(encoder, tensors["vision_tower"], tower), tower.folder)
+    if encoder is not None and (encoder.needs_processor_file or (tower.folder / FILE_NAME).is_file()):
+        problems.attempt(lambda: ImageProcessor.from_pretrained(tower.folder), tower.folder)
     problems.attempt(lambda: _check_projector(mapped, tensors["mm_projector"], joint.folder), joint.folder)
     problems.attempt(lambda: _check_llm(llm, tensors["llm"]), llm.folder)
 
@@ -191,6 +194,9 @@ class _Problems:
         """What `read` gives; None, and a sentence more, when it fails."""
         try:
             return read()
+        except (ConfigError, UnknownComponentError) as error:
+            # Neither names the file it was read from.
+            problem = f"{where}: {error}"
         except NavilaError as error:
             problem = str(error)
         except Exception as error:

@@ -14,7 +14,7 @@ import torch
 from navila.errors import CheckpointError, ConfigError, reason
 from navila.model.context import stretched
 from navila.model.location import read_json
-from navila.model.weights import cast_parameters, check_files, merged_config, weight_files, write_json
+from navila.model.weights import cast_parameters, check_files, merged_config, warn_of_unused, weight_files, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +153,10 @@ class LLMBackend(ABC):
         except Exception as error:
             # transformers does not say which file it is.
             check_files(folder)
+            if isinstance(error, KeyError) and (known := _key_of(raw, error.args[0])):
+                raise CheckpointError(
+                    f"{folder / 'config.json'} has {known} {error.args[0]!r}, which transformers does not know."
+                ) from error
             raise CheckpointError(f"{folder} cannot be loaded as a language model: {reason(error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise CheckpointError(
@@ -164,6 +168,9 @@ class LLMBackend(ABC):
                 f"{folder} has {name!r} of shape {tuple(saved)} where its config.json asks for {tuple(wanted)}: "
                 "the two do not belong together."
             )
+        if config is None:
+            # Else the folder is that of a larger model.
+            warn_of_unused(info["unexpected_keys"], folder)
         return model
 
     @classmethod
@@ -245,6 +252,16 @@ def _old_rope_scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
         # The readers before 4.43 take these two fields and no others.
         return {"type": kind, "factor": rope["factor"]}
     return {k: v for k, v in rope.items() if k != "rope_theta"}
+
+
+def _key_of(config: Mapping[str, Any], value: Any) -> str | None:
+    """The key that has a value, `hidden_act` or `rope_scaling.type`; None when there is none."""
+    for key, found in config.items():
+        if found == value:
+            return key
+        if isinstance(found, Mapping) and (inner := _key_of(found, value)):
+            return f"{key}.{inner}"
+    return None
 
 
 def _config_class(model_class: type[PreTrainedModel]) -> type[PretrainedConfig]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from navila.errors import CheckpointError, ConfigError, NoTemplateError, reason
+from navila.errors import (
+    AmbiguousComponentError,
+    CheckpointError,
+    ConfigError,
+    NavilaError,
+    NoTemplateError,
+    UnknownComponentError,
+    reason,
+)
 from navila.model.components import llm_backend, projector, vision_encoder
 from navila.model.config import NavilaConfig, part_config
 from navila.model.context import check_length, record_length
@@ -109,7 +118,8 @@ def load(
     config = composed_config(parts.config, folder / "config.json")
 
     llm_folder = parts.llm.folder
-    backend = llm_backend(part_type(parts.llm, config.llm_cfg))
+    with named_in_errors(llm_folder / "config.json"):
+        backend = llm_backend(part_type(parts.llm, config.llm_cfg))
     llm_source = parts.llm.config or read_json(llm_folder / "config.json")
     quantised = check_quantizable(quantization, llm_folder, llm_source, main)
     if adapter is not None and device_map is not None:
@@ -145,16 +155,18 @@ def load(
         record_length(llm, tokenizer, model_max_length)
     add_config_tokens(config, tokenizer, llm)
 
-    encoder_class = vision_encoder(part_type(parts.vision_tower, config.vision_tower_cfg))
-    encoder = encoder_class.from_pretrained(
-        parts.vision_tower.folder,
-        parts.vision_tower.config,
-        weights=part_weights(parts.vision_tower),
-        select_layer=config.mm_vision_select_layer,
-        select_feature=config.mm_vision_select_feature,
-        attn_implementation=attn_implementation,
-        **config.s2_options(),
-    )
+    with named_in_errors(parts.vision_tower.folder / "config.json"):
+        encoder_class = vision_encoder(part_type(parts.vision_tower, config.vision_tower_cfg))
+    with named_in_errors(folder / "config.json"):
+        encoder = encoder_class.from_pretrained(
+            parts.vision_tower.folder,
+            parts.vision_tower.config,
+            weights=part_weights(parts.vision_tower),
+            select_layer=config.mm_vision_select_layer,
+            select_feature=config.mm_vision_select_feature,
+            attn_implementation=attn_implementation,
+            **config.s2_options(),
+        )
 
     mm_projector = load_projector(
         parts.mm_projector,
@@ -164,11 +176,9 @@ def load(
         hidden_size=config.hidden_size or llm.config.hidden_size,
     )
     model = NavilaForCausalLM(config, llm=llm, vision_tower=encoder, mm_projector=mm_projector)
-    model.attach(
-        tokenizer=tokenizer,
-        template=template_for(template, config, tokenizer),
-        llm_source=llm_source,
-    )
+    with named_in_errors(folder / "config.json") if template is None else nullcontext():
+        spoken = template_for(template, config, tokenizer)
+    model.attach(tokenizer=tokenizer, template=spoken, llm_source=llm_source)
     for part, device_of_part in ((encoder, placement.vision_tower), (mm_projector, placement.mm_projector)):
         cast_parameters(part, kind)
         part.to(device_of_part)
@@ -246,7 +256,9 @@ def load_projector(
         # Before NVILA the tokens went down the columns.
         config.setdefault("downsample_order", downsample_order)
     weights = None if part.weights is None else part_weights(part) or {}
-    return projector(type_string).from_pretrained(part.folder, config, weights=weights)
+    with named_in_errors(path):
+        projector_class = projector(type_string)
+    return projector_class.from_pretrained(part.folder, config, weights=weights)
 
 
 def read_config(folder: Path) -> NavilaConfig:
@@ -264,10 +276,18 @@ def composed_config(raw: Mapping[str, Any], path: Path) -> NavilaConfig:
         config = NavilaConfig(**{k: v for k, v in raw.items() if k != "model_type"})
     except Exception as error:
         raise CheckpointError(f"{path} has a field of a wrong kind: {reason(error)}") from error
-    for name in ("num_video_frames", "mm_vision_select_layer", "num_time_tokens"):
-        if type(getattr(config, name)) is not int:
-            raise CheckpointError(f"{path} has {name} {getattr(config, name)!r} where a whole number is expected.")
+    with named_in_errors(path, CheckpointError):
+        config.check()
     return config
+
+
+@contextmanager
+def named_in_errors(path: Path, kind: type[NavilaError] | None = None) -> Iterator[None]:
+    """Put the file whose contents are read before what is said of them, in an error of type `kind` when given."""
+    try:
+        yield
+    except (ConfigError, UnknownComponentError, AmbiguousComponentError) as error:
+        raise (kind or type(error))(f"{path}: {error}") from error
 
 
 def model_type_of(folder: Path, fallback: Any) -> str:

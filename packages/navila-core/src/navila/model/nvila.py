@@ -17,6 +17,8 @@ from navila.errors import CheckpointError
 
 #: Tokens that VILA's loader adds to a tokenizer without them, in this order.
 TOKENS = ("<vila/sentinel>", IMAGE_TOKEN, "<vila/video>")
+#: Values of `image_aspect_ratio` that cut images into tiles (see `navila.model.tiling`).
+TILED = ("dynamic", "dynamic_s2")
 _MODULE = "llava.model.encoders."
 _COMMON = {"start_tokens": None, "end_tokens": "\n"}
 #: The encoders by their `_target_`, with the fields they take and the defaults; nothing is ever imported by that name.
@@ -69,7 +71,7 @@ class Nvila:
             start_tokens=image["start_tokens"],
             end_tokens=image["end_tokens"],
             pool_sizes=_pool_sizes(video["pool_sizes"]) if "pool_sizes" in video else (1,),
-            aspect=aspect if aspect in ("dynamic", "dynamic_s2") else None,
+            aspect=aspect if aspect in TILED else None,
             min_tiles=_whole(config, "min_tiles", cls.min_tiles),
             max_tiles=_whole(config, "max_tiles", cls.max_tiles),
             scales=_scales(config.get("s2_scales")) if tiled else (),

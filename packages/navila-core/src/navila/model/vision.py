@@ -167,8 +167,11 @@ class VisionEncoder(nn.Module, ABC):
         """
         size = self.input_size
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
+            made = self.image_processor.target_size
+            why = "" if made == (size, size) else f", and {FILE_NAME} beside it makes {made[0]} x {made[1]} pixels"
             raise DataError(
-                f"pixel_values have the shape {tuple(pixel_values.shape)}: the encoder takes (N, 3, {size}, {size})."
+                f"pixel_values have the shape {tuple(pixel_values.shape)}: the encoder takes (N, 3, {size}, {size})"
+                f"{why}."
             )
         pixel_values = pixel_values.to(self.device, self.dtype)
         return self.scales.encode(pixel_values, self._features) if self.scales else self._features(pixel_values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
 import shutil
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from navila.errors import CheckpointError, reason
 from navila.files import unprivate
 from navila.model.location import read_json
+
+_log = logging.getLogger(__name__)
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -157,7 +160,21 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> N
     """
     own = module.state_dict()
     check_shapes(own, state, folder)
+    warn_of_unused(state.keys() - own.keys(), folder)
     module.load_state_dict({name: state[name] for name in own})
+
+
+def warn_of_unused(names: Iterable[str], folder: Path) -> None:
+    """Log which tensors of a folder nothing takes: a config may ask for fewer layers than were trained."""
+    # Older files hold numbers of positions, which are computed.
+    unused = sorted(name for name in names if not name.endswith(("position_ids", "rotary_emb.inv_freq")))
+    if unused:
+        _log.warning(
+            "%s holds %d tensors that its config.json does not ask for, the first being %r: they are left out.",
+            folder,
+            len(unused),
+            unused[0],
+        )
 
 
 def check_shapes(wanted: Mapping[str, Any], saved: Mapping[str, Any], folder: Path) -> None:
