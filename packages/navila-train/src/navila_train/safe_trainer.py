@@ -42,7 +42,9 @@ class Safety:
     stopper: Stopper
     guard: StepGuard
     watchdog: Watchdog
-    stragglers: Stragglers
+    stragglers: tuple[Stragglers, Stragglers]
+    """By the time until a process begins to compute, and until it has a loss: where the processes meet in between, all
+    wait for the slowest."""
 
     @classmethod
     def of(cls, training: TrainingArguments, signals: StopSignals, started: float) -> Safety:
@@ -53,13 +55,17 @@ class Safety:
         """
         guard = StepGuard(max_bad_steps=training.max_bad_steps, spike_factor=training.spike_factor)
         deadline = from_first(lambda: find_deadline(training.time_limit, started=started, environment=os.environ))
+        hosts = gather_objects(socket.gethostname())
         heartbeats = Path(training.output_dir or "") / HEARTBEATS
         from_first(lambda: clear_beats(heartbeats))
         return cls(
             stopper=Stopper(signals, deadline, margin=training.time_margin),
             guard=guard,
             watchdog=Watchdog(heartbeats, rank=training.process_index, timeout=training.hang_timeout),
-            stragglers=Stragglers(gather_objects(socket.gethostname()), factor=training.straggler_factor),
+            stragglers=(
+                Stragglers(hosts, "until it begins a step", factor=training.straggler_factor),
+                Stragglers(hosts, "until it has a step's loss", factor=training.straggler_factor),
+            ),
         )
 
 
@@ -72,7 +78,9 @@ class SafeTrainer(transformers.Trainer):
         self.safety = safety
         self.add_callback(safety.stopper)
         self._writing: Path | None = None
-        self._waiting_for_others = time.monotonic()
+        self._met = time.monotonic()
+        """When the processes last waited for each other."""
+        self._idle = 0.0
         self._step_losses: list[Tensor] = []
         self._losses: list[float] = []
         self._bad = ""
@@ -119,6 +127,8 @@ class SafeTrainer(transformers.Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """As in the Trainer; a step that is to be left out has no gradient that is a number."""
         self._beat("forward")
+        if model.training and not self._step_losses:
+            self._idle = time.monotonic() - self._met
         loss: Any = super().compute_loss(model, inputs, *args, **options)
         if not model.training:
             return loss
@@ -133,14 +143,15 @@ class SafeTrainer(transformers.Trainer):
 
     def _agree(self) -> None:
         """Tell all processes of this step's loss, and hear what they want; once a step, before its last backward."""
-        seconds = time.monotonic() - self._waiting_for_others
         loss, request = float(torch.stack(self._step_losses).sum()), float(self.safety.stopper.request())
-        rows = gather_rows([loss, request, seconds, self.step_figure()], self.args.device)
-        self._losses, requests, needed, figures = ([row[column] for row in rows] for column in range(4))
+        seconds = (self._idle, time.monotonic() - self._met)
+        rows = gather_rows([loss, request, self.step_figure(), *seconds], self.args.device)
+        self._losses, requests, figures, *needed = ([row[column] for row in rows] for column in range(5))
         self.judge_figures(figures)
         self.safety.stopper.agree(requests)
-        for text in self.safety.stragglers.note(needed).values():
-            self._tell(f"step {self.state.global_step + 1}: {text}")
+        for stragglers, each in zip(self.safety.stragglers, needed, strict=True):
+            for text in stragglers.note(each):
+                self._tell(f"step {self.state.global_step + 1}: {text}")
         self._bad = self.safety.guard.judge_loss(self._losses)
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:
@@ -167,7 +178,7 @@ class SafeTrainer(transformers.Trainer):
         self.safety.guard.note(self._bad, self._losses)
         if self._bad:
             self._leave_out(model)
-        self._waiting_for_others = time.monotonic()
+        self._met = time.monotonic()
         return norm
 
     def _leave_out(self, model: Any) -> None:
@@ -198,7 +209,7 @@ class SafeTrainer(transformers.Trainer):
         self._beat("evaluating", timed=False)
         metrics = super()._evaluate(*args, **options)
         self._beat("after the evaluation")
-        self._waiting_for_others = time.monotonic()
+        self._met = time.monotonic()
         return metrics
 
     # Log.
@@ -242,7 +253,7 @@ class SafeTrainer(transformers.Trainer):
             self._writing = None
         self.safety.stopper.saved(time.monotonic() - began)
         self._beat("after saving")
-        self._waiting_for_others = time.monotonic()
+        self._met = time.monotonic()
 
     def _write_checkpoint(self, model: Any, trial: Any, folder: Path, output: Path) -> None:
         args, state = self.args, self.state

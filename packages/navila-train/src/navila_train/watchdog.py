@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_low
@@ -149,28 +149,28 @@ def _list(beats: Sequence[Beat]) -> str:
 
 
 class Stragglers:
-    """Finds processes that keep the others waiting, by the seconds each needs before it first meets them in a step."""
+    """Finds processes that keep the others waiting, by the seconds each needs for a part of a step."""
 
-    def __init__(self, hosts: Sequence[str], *, factor: float, every: int = 20, least: float = 0.1) -> None:
+    def __init__(self, hosts: Sequence[str], part: str, *, factor: float, every: int = 20, least: float = 0.1) -> None:
         """Report each `every` steps whoever took `factor` times the median, and `least` seconds a step more."""
         self.hosts = hosts
+        self.part = part
         self.factor = factor
         self.every = every
         self.least = least
         self._seconds: list[Sequence[float]] = []
 
-    def note(self, seconds: Sequence[float]) -> Mapping[int, str]:
+    def note(self, seconds: Sequence[float]) -> list[str]:
         """Count a step; every so many steps, what to say about the slow ranks."""
         self._seconds.append(seconds)
         if len(self._seconds) < self.every:
-            return {}
+            return []
         # The median leaves single long steps out: the first ones, and those after a file that was slow to come.
         each = [median_low(of_rank) for of_rank in zip(*self._seconds, strict=True)]
         self._seconds = []
         usual = median_low(each)
-        return {
-            rank: f"rank {rank} ({self.hosts[rank]}) needs {needed:.2f} s a step until it meets the others, who need "
-            f"{usual:.2f} s"
+        return [
+            f"rank {rank} ({self.hosts[rank]}) needs {needed:.2f} s {self.part}, the others {usual:.2f} s"
             for rank, needed in enumerate(each)
             if self.factor and len(each) > 1 and needed > self.factor * usual and needed - usual > self.least
-        }
+        ]
