@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -336,3 +338,16 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_runs_nothing(run: Run, tmp_pa
     assert "#SBATCH --nodes=2" in done.stdout
     assert "sbatch runs/train/x/slurm/job.sh" in done.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_commands_of_the_documentation_can_be_given_as_they_stand(run: Run):
+    page = Path(__file__).parents[3] / "docs" / "reference" / "launching.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not beside this package")
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    commands = [shlex.split(line) for line in "".join(blocks).splitlines()]
+    assert len(commands) >= 6
+    for command in commands:
+        launcher = () if "--launcher" in command else ("--launcher", "slurm")
+        done = run("--dry-run", *launcher, *command[2:])
+        assert done.returncode == 0, f"{command}: {done.stderr}"
