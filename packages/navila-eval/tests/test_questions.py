@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from navila.errors import ConfigError, DataError, NavilaError
+from navila_eval.asking import answer_in_processes, batches_of
 from navila_eval.benchmark import Request
 from navila_eval.comparison import compare
 from navila_eval.judging import Judge
@@ -66,9 +69,9 @@ def test_the_task_of_the_documentation_is_listed_asked_and_scored_again(
     plugin: Path, data: Path, tmp_path: Path
 ) -> None:
     task = ("--plugin", plugin, "-t", "my-colours")
-    listed = json.loads(navila_eval(*task, "--json", "--data-root", data).stdout)
+    listed = json.loads(navila_eval(*task, "--list", "--json", "--data-root", data).stdout)
     assert [(entry["name"], entry["present"]) for entry in listed] == [("my-colours", True)]
-    assert not json.loads(navila_eval(*task, "--json", "--data-root", tmp_path).stdout)[0]["present"]
+    assert not json.loads(navila_eval(*task, "--list", "--json", "--data-root", tmp_path).stdout)[0]["present"]
     missing = navila_eval(*task, "-m", CHECKPOINT, "--data-root", tmp_path, "--output-dir", tmp_path / "none")
     assert missing.returncode == 2
     assert "my-colours/test.jsonl is not below" in missing.stderr
@@ -379,6 +382,20 @@ def test_an_endpoint_out_of_reach_stops_the_run_and_keeps_what_is_answered(tmp_p
     with pytest.raises(NavilaError, match="run the same command again"):
         run_questions(Colours(questions(4)), request(tmp_path / "run", endpoint=nobody))
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_process_that_dies_is_told_in_a_sentence() -> None:
+    batches = batches_of(questions(4), {}, 2)
+    died = answer_in_processes(batches, partial(os._exit, 9), processes=2, num_frames=None, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(NavilaError, match="died, most likely for want of memory"):
+        list(died)
+
+
+def test_questions_of_other_settings_are_asked_apart() -> None:
+    made = [Question(id=str(n), prompt=["x"], settings={"max_new_tokens": 2} if n % 2 else {}) for n in range(5)]
+    batches = batches_of(made, {"max_new_tokens": 9}, 2)
+    told = [([question.id for question in batch.questions], batch.settings["max_new_tokens"]) for batch in batches]
+    assert told == [(["0", "2"], 9), (["4"], 9), (["1", "3"], 2)]
 
 
 def test_walks_are_scored_again_and_compared_too(tmp_path: Path) -> None:

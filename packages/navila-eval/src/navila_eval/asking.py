@@ -192,7 +192,7 @@ def answer_in_processes(
                 batch = at_work.pop(pipe)
                 try:
                     outcomes = pipe.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     raise NavilaError(
                         "A process that answers questions died, most likely for want of memory: run the same command "
                         "again to go on, with a smaller -n or --batch-size."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,8 @@ def evaluate(
         if split is not None:
             raise ConfigError("--level and --split both choose the split: give one of them.")
         split = f"level{level}"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("navila eval starts processes itself: call it once, without torchrun, with -n PROCESSES.")
     if model is None and options["agent"] in ("model", "wrong-instruction"):
         raise ConfigError(f"--agent {options['agent']} needs a checkpoint: give it with -m.")
     chosen = [_choose(word, split) for word in words]
