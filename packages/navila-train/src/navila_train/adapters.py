@@ -45,6 +45,11 @@ def check_adapter(arguments: Arguments) -> None:
             "--num_time_tokens adds rows to tables that --lora_llm freezes: give --lora_modules_to_save embed_tokens "
             "lm_head, too."
         )
+    if wanted.lora_enable and training.load_best_model_at_end and (training.deepspeed or training.engine != "auto"):
+        raise ConfigError(
+            "--load_best_model_at_end cannot put an adapter back under --deepspeed or --engine: leave it out, and take "
+            "the checkpoint that is best."
+        )
     if wanted.bits == 16:
         return
     if wanted.bits not in (4, 8):

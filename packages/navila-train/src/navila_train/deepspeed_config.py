@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def read_deepspeed(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that `--deepspeed` names (a preset, a file, JSON, or a mapping of a recipe), completed.
 
     Raises:
-        ConfigError: there is none, or it has an optimizer or a scheduler of its own.
+        ConfigError: there is none, it has an optimizer or a scheduler of its own, or asks for what is no more.
         MissingDependencyError: DeepSpeed is not installed.
     """
     if find_spec("deepspeed") is None:
@@ -53,6 +54,11 @@ def read_deepspeed(given: str | Mapping[str, Any]) -> dict[str, Any]:
                 "remove it, and say --optim, --learning_rate, --weight_decay and --lr_scheduler_type."
             )
     zero = config.get("zero_optimization", {})
+    if "mics_shard_size" in zero and find_spec("deepspeed.runtime.zero.mics") is None:
+        raise ConfigError(
+            f"{where} asks for MiCS, which DeepSpeed {version('deepspeed')} no longer has: --engine fsdp2 with "
+            "--fsdp_group_size divides the model in the same way, and zero3-hpz is DeepSpeed's next of kin."
+        )
     for name in _GROUP_SIZES:
         if zero.get(name) == "auto":
             zero[name] = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
 from navila.errors import ConfigError
+from navila.model import NavilaForCausalLM
 from navila.model.adapters import has_adapter
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -72,6 +73,11 @@ class EngineTrainer(transformers.Trainer):
         """Whether FSDP2 divides the model, where there are several processes."""
         return self.args.engine == fsdp.NAME
 
+    @property
+    def whole(self) -> NavilaForCausalLM:
+        """The model that engines wrap; where they divide it, its parameters are of all processes."""
+        return cast("NavilaForCausalLM", self.model)
+
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         # Under FSDP2 the parts go there one by one.
         if not self.sharded:
@@ -84,13 +90,13 @@ class EngineTrainer(transformers.Trainer):
         resume = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
         if self.sharded and self.args.world_size > 1:
             half = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-            fsdp.shard(self.model, group_size=self.args.fsdp_group_size, half=half, device=self.args.device.type)
+            fsdp.shard(self.whole, group_size=self.args.fsdp_group_size, half=half, device=self.args.device.type)
             # To the Trainer: wrap it in nothing.
             self.is_distributed_loading_by_transformers = True
         left = None if resume is None or not self.is_deepspeed_enabled else zero.zero_folder(resume)
         if left is None or resume is None or self._as_divided(left):
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        zero.load_weights(self.model, left)
+        zero.load_weights(self.whole, left)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         zero.load_optimizer(self.model_wrapped, left)
         self._load_scheduler(resume)
@@ -100,7 +106,7 @@ class EngineTrainer(transformers.Trainer):
         """Whether DeepSpeed itself can go on with a folder of its own."""
         plugin: Any = self.accelerator.state.deepspeed_plugin
         # DeepSpeed looks for the frozen weights too, which checkpoints of adapters do not have.
-        whole = not has_adapter(self.model)  # pyright: ignore[reportArgumentType]
+        whole = not has_adapter(self.whole)
         return whole and not zero.divided_otherwise(folder, world=self.args.world_size, stage=plugin.zero_stage)
 
     @contextmanager
@@ -121,8 +127,8 @@ class EngineTrainer(transformers.Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As in the Trainer; of a model with an adapter, DeepSpeed leaves the frozen weights out."""
         if self.sharded:
-            fsdp.save_optimizer(self.model, _bare(self.optimizer), Path(output_dir))
-        elif self.is_deepspeed_enabled and has_adapter(self.model):  # pyright: ignore[reportArgumentType]
+            fsdp.save_optimizer(self.whole, _bare(self.optimizer), Path(output_dir))
+        elif self.is_deepspeed_enabled and has_adapter(self.whole):
             engine: Any = self.model_wrapped
             engine.save_checkpoint(output_dir, exclude_frozen_parameters=True)
         else:
@@ -134,7 +140,7 @@ class EngineTrainer(transformers.Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.sharded and checkpoint is not None:
-            fsdp.load_optimizer(self.model, _bare(self.optimizer), Path(checkpoint))
+            fsdp.load_optimizer(self.whole, _bare(self.optimizer), Path(checkpoint))
             self._load_scheduler(Path(checkpoint))
         else:
             super()._load_optimizer_and_scheduler(checkpoint)
@@ -149,18 +155,14 @@ class EngineTrainer(transformers.Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in the Trainer, in the released layout; of a model with an adapter only what was trained is gathered."""
-        adapted = has_adapter(self.model)  # pyright: ignore[reportArgumentType]
+        adapted = has_adapter(self.whole)
         if self.sharded:
-            self._save(output_dir, state_dict=fsdp.whole_state(self.model, trained_only=adapted))
+            self._save(output_dir, state_dict=fsdp.whole_state(self.whole, trained_only=adapted))
         elif adapted and self.is_deepspeed_enabled:
             engine: Any = self.model_wrapped
             divided = engine.zero_optimization_stage() == 3
-            self._save(
-                output_dir,
-                state_dict=engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=True)
-                if divided
-                else None,
-            )
+            gather = engine._zero3_consolidated_16bit_state_dict
+            self._save(output_dir, state_dict=gather(exclude_frozen_parameters=True) if divided else None)
         else:
             super().save_model(output_dir, _internal_call)
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from navila.errors import CheckpointError, ConfigError
 from navila.model.dcp import dcp_shapes
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -59,6 +59,11 @@ def whole_state(model: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
     """All weights, or the trained ones, put together on the first process, while all call it; the others get none."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
     return cast("dict[str, Tensor]", get_model_state_dict(model, options=options))
+
+
+def load_weights(model: nn.Module, state: dict[str, Any]) -> None:
+    """Put whole weights, the same on all processes, into a model that is divided."""
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
 
 
 def save_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:

@@ -58,7 +58,7 @@ def run(arguments: Arguments, started: float | None = None) -> None:
         NavilaError: an argument, the data or a part is wrong.
     """
     if arguments.plan.plan:
-        tell_plan(arguments, lambda model: choose_trainable(model, arguments))
+        tell_plan(arguments, lambda model: prepare(model, arguments, None))
         return
     with StopSignals() as signals:
         _run(arguments, signals, time.time() if started is None else started)
@@ -85,8 +85,7 @@ def _run(arguments: Arguments, signals: StopSignals, started: float) -> None:
         model = make_model(arguments)
     length = longest_sequence(model, arguments)
     record_length(model.llm, model.tokenizer, length)
-    choose_trainable(model, arguments)
-    put_adapter(model, arguments, resume)
+    prepare(model, arguments, resume)
     if arguments.data.packing and model.llm.config._attn_implementation == "sdpa":
         # It would make a mask of all pairs of a row's tokens.
         model.llm.set_attn_implementation(PACKED)
@@ -268,6 +267,12 @@ def make_tokenizer(arguments: Arguments) -> Any:
     )
 
 
+def prepare(model: NavilaForCausalLM, arguments: Arguments, resume: Path | None) -> None:
+    """Choose what is trained, and put the adapter on it; raises as both."""
+    choose_trainable(model, arguments)
+    put_adapter(model, arguments, resume)
+
+
 def choose_trainable(model: NavilaForCausalLM, arguments: Arguments) -> None:
     """Freeze the parts that are not to be trained.
 
@@ -350,7 +355,7 @@ def make_trainer(
         args=training,
         callbacks=callbacks,
     )
-    divided = "ZeRO 3" if is_deepspeed_zero3_enabled() else "FSDP" if trainer.is_fsdp_enabled else None
+    divided = "ZeRO 3" if is_deepspeed_zero3_enabled() else "FSDP" if trainer.sharded else None
     require_whole_model(callbacks, divided=divided)
     if trainer.accelerator.num_processes != processes():
         # The Trainer would let every rank train alone, without a word.

@@ -13,13 +13,14 @@ import navila
 import torch
 from navila.errors import ConfigError
 from navila.model import NavilaForCausalLM
-from navila.model.adapters import has_adapter, save_adapter
+from navila.model.adapters import has_adapter, read_adapter, save_adapter
 from navila_data.failures import FailureLog
 from navila_data.stream import RankBatches
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from navila_train import fsdp
 from navila_train.checkpoints import mark_position
 from navila_train.engine_trainer import EngineTrainer
 from navila_train.evaluation import HeldOut, as_in_evaluation, callback_scores, held_out_loss
@@ -143,7 +144,7 @@ class NavilaTrainer(SafeTrainer, EngineTrainer):
         more: dict[str, Any] = {"supervised_logits_only": True} if parallel is None else {"sequence_parallel": parallel}
         if "pixel_values" not in inputs and self.args.world_size > 1:
             # Where parameters are divided, all processes gather those of the vision encoder together.
-            more |= blank_image(self.model)  # pyright: ignore[reportArgumentType]
+            more |= blank_image(self.whole)
         return super().compute_loss(model, {**inputs, **more}, *args, **options)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
@@ -244,16 +245,17 @@ class NavilaTrainer(SafeTrainer, EngineTrainer):
         if self.args.should_save:
             model: Any = self.accelerator.unwrap_model(self.model)
             save = save_adapter if has_adapter(model) else type(model).save_pretrained
-            save(model, output_dir or self.args.output_dir, state_dict=state_dict)
+            save(model, str(output_dir or self.args.output_dir), state_dict=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Read the weights of a checkpoint in the released layout into the model."""
         target: Any = self.model if model is None else model
         if has_adapter(target):
-            # It was read when it was put on the model.
+            read_adapter(target, Path(resume_from_checkpoint))
             return
         saved = navila.load(resume_from_checkpoint, device="cpu", dtype=next(target.parameters()).dtype)
-        target.load_state_dict(saved.state_dict())
+        put = fsdp.load_weights if self.is_distributed_loading_by_transformers else type(target).load_state_dict
+        put(target, saved.state_dict())
 
 
 def blank_image(model: NavilaForCausalLM) -> dict[str, torch.Tensor]:
