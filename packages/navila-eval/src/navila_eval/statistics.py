@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def bootstrap_ci(
@@ -21,6 +22,32 @@ def bootstrap_ci(
     means = np.concatenate([data[rng.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in counts])
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_statistic(
+    count: int,
+    statistic: Callable[[NDArray[np.intp]], float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of a figure that is no mean, such as F1 or BLEU; None without samples.
+
+    Args:
+        count: how many samples there are.
+        statistic: the figure of a draw of them, from their indices (count,), some more than once.
+        confidence: share of the draws within the interval.
+        resamples: how many draws.
+        seed: of the draws.
+    """
+    if not count:
+        return None
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(0, count, count)) for _ in range(resamples)]
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
 
 
