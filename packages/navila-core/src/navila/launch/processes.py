@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import FrameType
 
 from navila.errors import ConfigError
 
-#: Seconds between SIGTERM and SIGKILL.
+#: Most seconds between SIGTERM and SIGKILL.
 LAST_SECONDS = 20.0
 _TAKEN = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
@@ -42,7 +42,7 @@ def run_once(
         command: words, no shell.
         environment: variables beside this process's own.
         limit: seconds after which the command gets SIGUSR1.
-        patience: seconds from SIGUSR1 on, ours or another's, after which it gets SIGTERM, and SIGKILL in the end.
+        patience: seconds from SIGUSR1 on, ours or another's, after which it gets SIGTERM, and SIGKILL a little later.
 
     Raises:
         ConfigError: there is no such command.
@@ -51,8 +51,8 @@ def run_once(
     timers: list[threading.Timer] = []
     children: list[subprocess.Popen[bytes]] = []
 
-    def later(seconds: float, act: object, *arguments: object) -> None:
-        timer = threading.Timer(seconds, act, arguments)  # type: ignore[arg-type]
+    def later(seconds: float, act: Callable[..., object], *arguments: object) -> None:
+        timer = threading.Timer(seconds, act, arguments)
         timer.daemon = True
         timers.append(timer)
         timer.start()
@@ -66,7 +66,7 @@ def run_once(
         send(signal.SIGUSR1)
         if patience is not None:
             later(patience, send, signal.SIGTERM)
-            later(patience + LAST_SECONDS, _kill_all, children)
+            later(patience + min(patience / 2, LAST_SECONDS), _kill_all, children)
 
     def take(signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:
@@ -96,8 +96,8 @@ def run_once(
 
 
 @contextmanager
-def _handling(take: object) -> Iterator[None]:
-    before = {signum: signal.signal(signum, take) for signum in _TAKEN}  # type: ignore[arg-type]
+def _handling(take: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    before = {signum: signal.signal(signum, take) for signum in _TAKEN}
     try:
         yield
     finally:

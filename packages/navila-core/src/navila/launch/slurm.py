@@ -20,6 +20,12 @@ from navila.launch.supervise import say
 PAUSE = 2.0
 
 
+class JobLostError(NavilaError):
+    """A job ended and did not say how."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What SLURM is told beside the job itself."""
@@ -125,7 +131,7 @@ def follow(job_id: str, folder: Path) -> int:
     """Show a job's log until the job is over; returns the exit code of its command.
 
     Raises:
-        NavilaError: the job ended without one, e.g. because it was cancelled.
+        JobLostError: the job ended without one, e.g. because it was cancelled while it waited.
     """
     log = folder / "slurm" / f"{job_id}.log"
     try:
@@ -136,7 +142,7 @@ def follow(job_id: str, folder: Path) -> int:
         raise
     found = record.read(folder)
     if found is None or found.exit_code is None:
-        raise NavilaError(f"SLURM job {job_id} ended without an exit code{_last_words(job_id)}: see {log}.")
+        raise JobLostError(f"SLURM job {job_id} ended without an exit code{_last_words(job_id)}: see {log}.")
     return found.exit_code
 
 
