@@ -346,6 +346,14 @@ class NavilaForCausalLM(ConversationalModel):
                 part.eval()
         return self
 
+    def enable_input_require_grads(self) -> None:
+        """As in transformers, but not for a frozen encoder, which would keep all activations for no gradient."""
+        network = self.vision_tower.vision_tower
+        for part in (self.llm, network):
+            trains = part is self.llm or any(p.requires_grad for p in part.parameters())
+            if isinstance(part, PreTrainedModel) and trains:
+                part.enable_input_require_grads()
+
     def get_input_embeddings(self) -> nn.Module:
         """The table of the language model's token embeddings."""
         return self.llm.get_input_embeddings()

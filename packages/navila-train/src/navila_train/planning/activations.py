@@ -130,8 +130,9 @@ class Activations:
 
     @functools.cached_property
     def _one_image_and_two(self) -> tuple[Footprint, Footprint]:
+        model = self.build(1)
         with FakeTensorMode():
-            model = _on_cpu(self.build(1))
+            model = _on_cpu(model)
             return self._images(model, 1), self._images(model, 2)
 
     def _images(self, model: NavilaForCausalLM, count: int) -> Footprint:
@@ -146,8 +147,9 @@ class Activations:
 
     def text(self, *, rows: int, tokens: int, labels: int) -> Footprint:
         """The language model for so many `rows` of `tokens` on a GPU, `labels` of each supervised."""
+        models = [self.build(n) for n in (1, 2)]
         with FakeTensorMode():
-            one, two = (self._text(_on_cpu(self.build(n)), rows, tokens, labels) for n in (1, 2))
+            one, two = (self._text(_on_cpu(model), rows, tokens, labels) for model in models)
         return Footprint.of_layers(one, two, self.layers)
 
     def _text(self, model: NavilaForCausalLM, rows: int, tokens: int, labels: int) -> Footprint:

@@ -120,7 +120,7 @@ def config_folder(path: str) -> Path:
         return Path(snapshot_download(path, allow_patterns=["config.json", "*/config.json"]))
     except Exception as error:
         raise ConfigError(
-            f"The config of {path!r} cannot be had from the Hugging Face Hub ({type(error).__name__}): plan from configs, "
+            f"The config of {path!r} cannot be had from the Hugging Face Hub ({type(error).__name__}): give configs, "
             """e.g. --llm '{"model_type": "llama", …}' --vision_tower siglip-so400m-384 --mm_projector linear."""
         ) from error
 

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from navila.model import NavilaForCausalLM
 from torch import nn
 
+from navila_train.arguments import AdapterArguments
+from navila_train.fsdp import NAME as FSDP2
 from navila_train.parse import TrainingArguments
 
 #: Bytes that optimizers keep of a trained weight, by the beginning of their names in `--optim`.
@@ -35,36 +38,52 @@ MACHINE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Bytes and numbers of a model's parameters."""
+    """Numbers and bytes of a model's parameters, as they lie on one GPU that has all of them."""
 
     trained: int
-    """Numbers that are trained."""
     frozen: int
-    """Numbers that are not."""
     trained_bytes: float
-    """Bytes as they lie on one GPU that has all of them."""
     frozen_bytes: float
-    largest: int
-    """Numbers of the largest parameter."""
+    outside: int
+    """Numbers outside of the language model's and encoder's layers, which FSDP gathers together."""
+    unpacked: int
+    """Bytes of the largest matrix of 4 or 8 bits, when it is computed with."""
 
     @classmethod
-    def of(cls, model: nn.Module, packed: Mapping[str, float] | None = None) -> Weights:
-        """Count, every tensor once; `packed` gives bytes a number of those that are kept in fewer bits."""
-        counts = {True: 0, False: 0}
-        sizes = {True: 0.0, False: 0.0}
-        largest = 0
+    def of(cls, model: NavilaForCausalLM, adapter: AdapterArguments) -> Weights:
+        """Count, every tensor once; of quantised weights what bitsandbytes keeps."""
+        packed = _packed(model, adapter)
+        counts, sizes = {True: 0, False: 0}, {True: 0.0, False: 0.0}
+        layers = 0
         for name, parameter in model.named_parameters():
             trains, number = parameter.requires_grad, parameter.numel()
             counts[trains] += number
-            sizes[trains] += number * (packed or {}).get(name, parameter.element_size())
-            largest = max(largest, number)
+            sizes[trains] += number * packed.get(name, parameter.element_size())
+            layers += number if ".layers." in name else 0
         return cls(
             trained=counts[True],
             frozen=counts[False],
             trained_bytes=sizes[True],
             frozen_bytes=sizes[False],
-            largest=largest,
+            outside=sum(counts.values()) - layers,
+            unpacked=max((2 * model.get_parameter(name).numel() for name in packed), default=0),
         )
+
+
+def _packed(model: NavilaForCausalLM, adapter: AdapterArguments) -> dict[str, float]:
+    """Bytes of each number of the weights that `--bits` packs, by name."""
+    if adapter.bits == 16:
+        return {}
+    # A block of 64 numbers of 4 bits has a float32 scale; doubly quantised 8 bits, and float32 for 256 of those
+    # (QLoRA, arXiv 2305.14314, section 3).
+    scales = (1 + 4 / 256) / 64 if adapter.double_quant else 4 / 64
+    size = 0.5 + scales if adapter.bits == 4 else 1.0
+    head = model.get_output_embeddings()
+    return {
+        f"llm.{name}.weight": size
+        for name, module in model.llm.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and ".lora_" not in name
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +104,17 @@ class Engine:
     """How weights are divided, as flags and DeepSpeed's configuration say."""
 
     name: str
+    stored: torch.dtype
+    """Of the weights that a GPU keeps."""
     dtype: torch.dtype
     """Of the weights that forward and backward use."""
     autocast: bool
+    """Whether matrices are multiplied in a smaller type than that."""
     gpus: int
     stage: int = 0
     """Of ZeRO; 0 for one process, DDP and FSDP."""
-    fsdp: bool = False
+    shards: int = 0
+    """Processes that share a copy under FSDP2; 0 without it."""
     zero: Mapping[str, Any] | None = None
     """DeepSpeed's `zero_optimization`."""
     per_optimizer: float = _ADAM
@@ -108,16 +131,18 @@ class Engine:
             stage = int(zero.get("stage", 0))
             return cls(
                 name=f"DeepSpeed ZeRO-{stage}{_variant(zero)}",
+                stored=low,
                 dtype=low,
                 autocast=False,
                 stage=stage,
                 zero=zero,
                 **common,
             )
-        autocast = low != torch.float32
-        if training.fsdp:
-            return cls(name="FSDP", dtype=torch.float32, autocast=autocast, fsdp=True, **common)
-        return cls(name="DDP" if gpus > 1 else "one process", dtype=torch.float32, autocast=autocast, **common)
+        whole: dict[str, Any] = {"stored": torch.float32, **common}
+        if training.engine == FSDP2:
+            return cls(name="FSDP2", dtype=low, autocast=False, shards=training.fsdp_group_size or gpus, **whole)
+        name = "DDP" if gpus > 1 else "one process"
+        return cls(name=name, dtype=torch.float32, autocast=low != torch.float32, **whole)
 
     def states(self, weights: Weights, *, hidden_size: int) -> States:
         """What a GPU holds; `weights` in `dtype`."""
@@ -126,18 +151,20 @@ class Engine:
         optimizer = self.per_optimizer * weights.trained
         gradients = weights.trained_bytes
         parameters = weights.trained_bytes + weights.frozen_bytes
-        if self.fsdp:
-            # What computes and what comes next are whole, in the type of autocast.
-            width = 2 if self.autocast else 4
+        if self.shards:
+            # What is outside of layers is gathered, and its gradients in float32; layers are small beside it.
+            gathered = weights.outside * (self.dtype.itemsize + 4)
             return States(
-                parameters=parameters / self.gpus,
-                gradients=gradients / self.gpus,
-                optimizer=optimizer / self.gpus,
-                buffers=2 * width * weights.largest,
+                parameters=parameters / self.shards,
+                gradients=gradients / self.shards,
+                optimizer=optimizer / self.shards,
+                buffers=gathered,
             )
         # DDP's buckets are a second copy of the gradients.
         buckets = gradients if self.gpus > 1 else 0.0
-        return States(parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buckets)
+        return States(
+            parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buckets + weights.unpacked
+        )
 
     def _zero(self, weights: Weights, hidden_size: int, zero: Mapping[str, Any]) -> States:
         width = self.dtype.itemsize
@@ -171,7 +198,11 @@ class Engine:
         if self.stage == 3 and _offloaded(zero, "offload_param"):
             host, parameters = host + parameters, 0.0
         return States(
-            parameters=parameters, gradients=gradients, optimizer=optimizer, buffers=buffers + step, host=host
+            parameters=parameters,
+            gradients=gradients,
+            optimizer=optimizer,
+            buffers=buffers + step + weights.unpacked,
+            host=host,
         )
 
 

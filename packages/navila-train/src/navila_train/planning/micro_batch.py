@@ -70,10 +70,9 @@ class Measured:
     ) -> None:
         """`share` GPUs compute a row together, `ring` of them in a ring."""
         training = arguments.training
-        attention = arguments.model.attn_implementation
-        if attention is None or attention.startswith("flash") or arguments.data.packing:
-            # Of kernels that keep no scores, all keep the same.
-            attention = PACKED if arguments.data.packing or attention else None
+        # Kernels that keep no scores all keep the same; eager attention keeps them. transformers' own sdpa makes a mask
+        # of all pairs for tensors without values, as it cannot look whether one is needed.
+        attention = "eager" if arguments.model.attn_implementation == "eager" else PACKED
 
         def build(layers: int) -> NavilaForCausalLM:
             model = blueprint.build(dtype=engine.dtype, attn_implementation=attention, layers=layers)

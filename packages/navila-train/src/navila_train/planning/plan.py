@@ -137,11 +137,11 @@ def make_plan(arguments: Arguments, prepare: Prepare, *, counts: Mapping[str, in
     check_sizes(size, ring, training.seq_parallel_ring_type, world=gpus)
     blueprint = Blueprint.of(arguments)
     engine = Engine.of(training, gpus)
-    model = blueprint.build(dtype=engine.dtype)
+    model = blueprint.build(dtype=engine.stored)
     prepare(model)
     shape = Shape.of(arguments, model, gpu)
     measured = Measured(blueprint, arguments, engine, prepare, share=size, ring=ring)
-    states = engine.states(Weights.of(model), hidden_size=model.mm_projector.out_features)
+    states = engine.states(Weights.of(model, arguments.adapter), hidden_size=model.mm_projector.out_features)
     fixed = states.parameters + states.gradients + states.optimizer + states.buffers
 
     def memory(shape: Shape) -> dict[str, float]:
