@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -296,8 +298,6 @@ def test_what_is_no_time_is_one_sentence(text):
 
 @pytest.mark.parametrize(("left", "seconds"), [("1-02:03:04", 93784), ("5:00", 300), ("0:09", 9), ("UNLIMITED", None)])
 def test_a_slurm_job_ends_when_squeue_says(tmp_path, monkeypatch, left, seconds):
-    import time
-
     from navila_train.stopping import find_deadline
 
     squeue = tmp_path / "squeue"
@@ -332,40 +332,54 @@ def test_a_wrong_number_is_one_sentence(processes, recipe, tmp_path, flags, matc
     assert match in last
 
 
-@pytest.mark.slow  # some thirty trainings
+@pytest.mark.slow  # twenty-two trainings
 def test_a_training_killed_twenty_times_equals_one_that_was_not(processes, recipe, tmp_path):
-    """At any moment: while it begins, in a step, while it writes a checkpoint, deletes one, or the final model."""
+    """At any moment: while it begins, in a step, and while it writes or deletes a checkpoint."""
     chance = random.Random(7)
-    flags = ("--max_steps", 90, "--save_steps", 4, "--save_total_limit", 2, "--dataloader_num_workers", 1)
+    flags = ("--max_steps", 200, "--save_steps", 5, "--save_total_limit", 2, "--dataloader_num_workers", 1)
     processes.run(*command(recipe, tmp_path / "whole", *flags))
     train = command(recipe, tmp_path / "run", *flags)
-    kills, writing = 0, 0
-    while kills < 20:
-        (running,) = processes.start(*train)
+    while_writing = 0
+    for kill in range(20):
         before = max(checkpoints(tmp_path / "run"), default=0)
-        if kills % 2:
-            # In the middle of writing the next checkpoint but one.
-            at = before + 4 * chance.randint(1, 2)
-            running.until(
-                lambda at=at: (
-                    (tmp_path / "run" / f"tmp-checkpoint-{at}").exists()
-                    or at > 90
-                    or at in checkpoints(tmp_path / "run")
-                )
-            )
-            pause = chance.random() * 0.3
-        else:
-            pause = chance.random() * 6
-        with pytest.raises(subprocess.TimeoutExpired):
-            subprocess.run(["tail", f"--pid={running.pid}", "-f", "/dev/null"], timeout=pause, check=False)
+        (running,) = processes.start(*train)
+        # Every other one while it writes the next checkpoint, or just after.
+        following = tmp_path / "run" / f"tmp-checkpoint-{before + 5}"
+        pause = chance.random() * (0.2 if kill % 2 else 4)
+        began = time.monotonic() if not kill % 2 else math.inf
+        while time.monotonic() - began < pause and max(checkpoints(tmp_path / "run"), default=0) < before + 10:
+            if began == math.inf and following.exists():
+                began = time.monotonic()
+            time.sleep(0.002)
         running.kill()
-        code = running.wait()
-        kills += 1
-        writing += any((tmp_path / "run").glob("tmp-checkpoint-*/checkpoint-*"))
-        if code == 0:
-            break
-    assert kills >= 15
-    assert writing >= 3
-    processes.run(*train)
+        assert running.wait() == -signal.SIGKILL, running.said()
+        while_writing += any((tmp_path / "run").glob("tmp-checkpoint-*/checkpoint-*"))
+    assert while_writing >= 3
+    said = processes.run(*train)
+    assert f"resuming from {tmp_path / 'run' / 'checkpoint-'}" in said
     assert_same_training(tmp_path / "run", tmp_path / "whole")
-    assert len(checkpoints(tmp_path / "run")) == 2
+    assert checkpoints(tmp_path / "run") == [195, 200]
+
+
+def engine_flags(engine: str) -> tuple[object, ...]:
+    return ("--engine", "fsdp2") if engine == "fsdp2" else ("--deepspeed", engine)
+
+
+@pytest.mark.slow  # three trainings of two processes that start DeepSpeed
+@pytest.mark.parametrize("engine", ["zero2", "zero3", "fsdp2"])
+def test_divided_trainings_stop_and_leave_bad_steps_out_alike(processes, recipe, tmp_path, engine):
+    if engine.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    flags = ("--max_steps", 8, "--save_steps", 3, "--save_total_limit", 1, *engine_flags(engine))
+    train = command(recipe, tmp_path / "run", *flags)
+    ranks = processes.start(*train, ranks=2, NAN="2:1", PACE=0.1)
+    ranks[0].until(lambda: "step 2 was left out: loss nan on rank 1" in ranks[0].said())
+    ranks[1].kill(signal.SIGTERM)
+    assert [rank.wait() for rank in ranks] == [75, 75], ranks[0].said()
+    (step,) = checkpoints(tmp_path / "run")
+    assert step < 8
+    processes.run(*train, ranks=2, NAN="2:1")
+    processes.run(*command(recipe, tmp_path / "whole", *flags), ranks=2, NAN="2:1")
+    assert_same_training(tmp_path / "run", tmp_path / "whole")
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
+    assert checkpoints(tmp_path / "run") == [8]
