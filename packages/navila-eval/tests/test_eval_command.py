@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from navila.testing import CommandContract
+from navila.testing import CallbackContract, CommandContract
 
 pytest.importorskip("navila_bench_vln", reason="needs the plugin navila-bench-vln")
 pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
@@ -18,6 +18,10 @@ pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh"
 
 class TestEvalCommand(CommandContract):
     name = "eval"
+
+
+class TestBenchmarkCallback(CallbackContract):
+    name = "benchmark"
 
 
 def navila_eval(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -40,3 +41,17 @@ def test_the_task_of_the_documentation_is_listed_and_runs(plugin: Path, tmp_path
     results = json.loads((tmp_path / "out" / "expert" / "my-rooms" / "results.json").read_text())
     assert results["episodes"] == 3
     assert results["results"]["my-rooms"]["sr"] == 1.0
+
+
+@pytest.mark.slow  # a whole run of pytest, whose tests start processes
+def test_the_test_of_the_documentation_passes(tmp_path: Path) -> None:
+    if not PAGE.is_file():
+        pytest.skip("the documentation is not beside this package")
+    for source in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        name = source.split(".py", 1)[0].removeprefix('"""')
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    environment = {**os.environ, "NAVILA_PLUGINS": str(tmp_path / "my_colours.py"), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "test_my_colours.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout

@@ -358,6 +358,16 @@ def test_a_judge_is_asked_once_and_its_garbage_counted(server: Any, tmp_path: Pa
     assert not asked
 
 
+def test_a_checkpoint_judges_too(tmp_path: Path) -> None:
+    """The small model never says yes or no to this: its replies are useless, and counted as such."""
+    judge = Judge(model=str(CHECKPOINT))
+    results = run_questions(Colours(questions(2), judged=True), request(tmp_path / "run", judge=judge))
+    assert results.content["counters"]["without_verdict"] == 2
+    record = json.loads((tmp_path / "run" / "samples.jsonl").read_text().splitlines()[0])
+    assert "is neither yes nor no" in record["judge_error"]
+    assert record["verdict"] is None
+
+
 def test_an_endpoint_answers_in_place_of_a_model(server: Any, tmp_path: Path) -> None:
     from navila.endpoint import Endpoint
 

@@ -188,6 +188,39 @@ def test_any_number_of_processes_tells_the_same(recipe: Path, held_out: str, tmp
         assert other["eval_houses_ne"] == told[0]["eval_houses_ne"]
 
 
+@pytest.mark.slow  # two trainings in processes of their own, one of which imports DeepSpeed
+def test_divided_weights_tell_the_same(recipe: Path, held_out: str, tmp_path: Path):
+    """ZeRO 3, an odd number of batches: the last process has none for the last one, and computes nothing beside it."""
+    pytest.importorskip("deepspeed")
+    (tmp_path / "launch.py").write_text(
+        "import sys, deepspeed\n"
+        # Its shared-memory collectives are compiled on first use, for two minutes; gloo does without.
+        "deepspeed.ops.__compatible_ops__['deepspeed_shm_comm'] = False\n"
+        "from navila.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    automatic = dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu"), "auto")
+    config = {"zero_optimization": {"stage": 3}, "zero_allow_untested_optimizer": True, "gradient_clipping": "auto"}
+    (tmp_path / "zero.json").write_text(json.dumps({**config, **automatic}))
+    flags = ["--config", str(recipe), "--max_steps", "1", "--save_strategy", "no", "--learning_rate", "0"]
+    flags += ["--eval_data_mixture", held_out, "--eval_strategy", "steps", "--eval_steps", "1"]
+    flags += ["--per_device_eval_batch_size", "5"]
+    train(*flags, "--output_dir", tmp_path / "one")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "launch.py")]
+    more = [
+        "train",
+        "--ddp_backend",
+        "gloo",
+        "--deepspeed",
+        str(tmp_path / "zero.json"),
+        "--output_dir",
+        str(tmp_path / "two"),
+    ]
+    done = subprocess.run([sys.executable, *launch, *more, *flags], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (log_of(tmp_path / name, "eval_loss")[0] for name in ("one", "two"))
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-6)
+
+
 def test_the_best_checkpoint_becomes_the_model(recipe: Path, held_out: str, tmp_path: Path):
     """A rate that ruins the model: the first evaluation stays the best."""
     flags = ("--max_steps", 4, "--learning_rate", 1, "--save_steps", 2, "--load_best_model_at_end", *EVERY_TWO)

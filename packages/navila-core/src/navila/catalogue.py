@@ -119,6 +119,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),
     CatalogueEntry(dist="navila-train", kind="command", names=("train",)),
     CatalogueEntry(dist="navila-eval", kind="command", names=("eval",)),
+    CatalogueEntry(dist="navila-eval", kind="callback", names=("benchmark",)),
     CatalogueEntry(dist="navila-demo", kind="command", names=("demo",)),
 )
 

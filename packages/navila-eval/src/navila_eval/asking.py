@@ -80,9 +80,15 @@ def answer(batch: Batch, ask: Ask) -> list[Outcome]:
 
 def ask_model(model: NavilaForCausalLM, *, num_frames: int | None, seed: int) -> Ask:
     """Asks a model that is loaded here."""
+    import torch
 
     def ask(prompts: Sequence[Any], settings: Mapping[str, Any]) -> list[str]:
-        return model.generate_contents(prompts, num_video_frames=num_frames, **{"seed": seed, **settings})
+        try:
+            return model.generate_contents(prompts, num_video_frames=num_frames, **{"seed": seed, **settings})
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"Memory does not hold a batch of {len(prompts)}: run the command again with a smaller --batch-size."
+            ) from None
 
     return ask
 

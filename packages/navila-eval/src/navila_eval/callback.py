@@ -11,7 +11,7 @@ from navila.errors import ConfigError
 from navila.plugins import default_host
 from transformers import TrainerCallback
 
-from navila_eval.benchmark import Request
+from navila_eval.benchmark import DATA_ROOT, Request
 from navila_eval.runner import make_benchmark, run_label
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class BenchmarkCallback(TrainerCallback):
     """Short for the split `levelN`."""
     limit: int = 8
     """Samples or episodes."""
+    data_root: str = str(DATA_ROOT)
     seed: int = 0
     batch_size: int = 8
     num_frames: int | None = None
@@ -49,6 +50,11 @@ class BenchmarkCallback(TrainerCallback):
                 )
         self.label = run_label(spec.name, self.split, spec.default_split)
 
+    @classmethod
+    def tiny(cls) -> BenchmarkCallback:
+        """One short walk."""
+        return cls(limit=1, max_steps=2)
+
     def evaluate(self, model: NavilaForCausalLM, *, step: int, output_dir: Path) -> Mapping[str, float | None]:
         """The task's figures as `TASK_METRIC`; records and report are in `output_dir/eval/step-N/TASK`."""
         if step % self.every:
@@ -64,6 +70,7 @@ class BenchmarkCallback(TrainerCallback):
                 num_frames=self.num_frames,
                 decoding=self.decoding,
                 limit=self.limit,
+                data_root=Path(self.data_root),
                 seed=self.seed,
                 batch_size=self.batch_size,
                 max_steps=self.max_steps,

@@ -23,13 +23,12 @@ from navila_eval.jsonl import dumps, strict
 from navila_eval.judging import Judge, judge_all
 from navila_eval.progress import SampleProgress
 from navila_eval.question_report import write_question_report
+from navila_eval.question_results import results_of, summarise
 from navila_eval.questions import (
     QuestionBenchmark,
     Record,
     check_questions,
     questions_digest,
-    results_of,
-    summarise,
 )
 from navila_eval.run_folder import RunFolder
 

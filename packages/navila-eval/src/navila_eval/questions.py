@@ -1,4 +1,7 @@
-"""Benchmarks of questions: samples on disk, an answer of the model to each, and scores computed from records alone."""
+"""Benchmarks of questions: samples on disk, an answer of the model to each, and scores computed from records alone.
+
+Light, so that a plugin of one file can be listed as fast as others.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from navila.errors import ConfigError, DataError
-from navila.video import Video
 
 from navila_eval.benchmark import Benchmark, Request, Results
-from navila_eval.jsonl import dumps, strict
-from navila_eval.manifest import environment
-from navila_eval.statistics import bootstrap_ci
+from navila_eval.jsonl import dumps
 
 if TYPE_CHECKING:
     from navila.model.media import Part
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: A line of `samples.jsonl`: see `Question.record` and what `navila_eval.question_run` adds.
 Record = dict[str, Any]
-#: Failed samples that `results.json` names.
-NAMED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +59,9 @@ class Question:
 
 
 def _describe(part: Any) -> str:
-    if isinstance(part, Video):
-        return str(part.path)
-    return str(part) if isinstance(part, Path) else "image in the data"
+    # A Video has a path; its class is not imported here, for a plugin of one file is to be listed without PIL.
+    path = part if isinstance(part, Path) else getattr(part, "path", None)
+    return "image in the data" if path is None else str(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,49 +163,6 @@ def check_questions(questions: Sequence[Question], task: str) -> None:
     repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
     if repeated:
         raise DataError(f"The task {task} has the sample {repeated[0]!r} twice: remove one from its file.")
-
-
-def summarise(
-    records: Sequence[Record], scores: Scores, run: Mapping[str, Any], agent: Mapping[str, Any]
-) -> dict[str, Any]:
-    """`results.json` of scored records; a pure function but for the manifest."""
-    failed = [record for record in records if record["error"]]
-    columns = {
-        name: [sample[name] for sample in scores.samples if name in sample]
-        for name in scores.metrics
-        if any(name in sample for sample in scores.samples)
-    }
-    return {
-        "format": 1,
-        "task": run["task"],
-        "split": run["split"],
-        "results": {run["task"]: dict(scores.metrics)},
-        "confidence_95": {name: bootstrap_ci(columns[name]) if name in columns else None for name in scores.metrics},
-        "samples": len(records),
-        "counters": {
-            "failed": len(failed),
-            "unparsed": sum(record["answer"] is None for record in records) - len(failed),
-            **({"without_verdict": n} if (n := sum(bool(record.get("judge_error")) for record in records)) else {}),
-            **scores.counts,
-        },
-        "failed_samples": [{"id": record["id"], "error": record["error"]} for record in failed[:NAMED]],
-        "run": dict(run),
-        "agent": dict(agent),
-        "manifest": environment(),
-    }
-
-
-def results_of(path: Path, content: Mapping[str, Any]) -> Results:
-    """The results that `summarise` wrote."""
-    content = strict(content)
-    return Results(
-        path=path,
-        metrics=content["results"][content["task"]],
-        intervals=content["confidence_95"],
-        count=content["samples"],
-        failed=content["counters"]["failed"] + content["counters"].get("without_verdict", 0),
-        content=content,
-    )
 
 
 def questions_digest(records: Sequence[Record]) -> str:

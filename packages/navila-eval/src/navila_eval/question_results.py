@@ -1,0 +1,59 @@
+"""What a run of questions comes to: `results.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from navila_eval.benchmark import Results
+from navila_eval.jsonl import strict
+from navila_eval.manifest import environment
+from navila_eval.questions import Record, Scores
+from navila_eval.statistics import bootstrap_ci
+
+#: Failed samples that `results.json` names.
+NAMED = 100
+
+
+def summarise(
+    records: Sequence[Record], scores: Scores, run: Mapping[str, Any], agent: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`results.json` of scored records; a pure function but for the manifest."""
+    failed = [record for record in records if record["error"]]
+    columns = {
+        name: [sample[name] for sample in scores.samples if name in sample]
+        for name in scores.metrics
+        if any(name in sample for sample in scores.samples)
+    }
+    return {
+        "format": 1,
+        "task": run["task"],
+        "split": run["split"],
+        "results": {run["task"]: dict(scores.metrics)},
+        "confidence_95": {name: bootstrap_ci(columns[name]) if name in columns else None for name in scores.metrics},
+        "samples": len(records),
+        "counters": {
+            "failed": len(failed),
+            "unparsed": sum(record["answer"] is None for record in records) - len(failed),
+            **({"without_verdict": n} if (n := sum(bool(record.get("judge_error")) for record in records)) else {}),
+            **scores.counts,
+        },
+        "failed_samples": [{"id": record["id"], "error": record["error"]} for record in failed[:NAMED]],
+        "run": dict(run),
+        "agent": dict(agent),
+        "manifest": environment(),
+    }
+
+
+def results_of(path: Path, content: Mapping[str, Any]) -> Results:
+    """The results that `summarise` wrote."""
+    content = strict(content)
+    return Results(
+        path=path,
+        metrics=content["results"][content["task"]],
+        intervals=content["confidence_95"],
+        count=content["samples"],
+        failed=content["counters"]["failed"] + content["counters"].get("without_verdict", 0),
+        content=content,
+    )
