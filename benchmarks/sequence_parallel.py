@@ -129,7 +129,7 @@ def work(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
     if rank == 0:
         print(f"{options.tokens} tokens on {world} processes, {options.heads} heads, {options.key_heads} key heads,")
         print(f"{options.layers} layers; a rank sends, in KiB:\n")
-        print(f"{'mode':24}{'pass':10}{'exchange':10}{'measured':>12}{'formula':>12}")
+        print(f"{'mode':24}{'pass':10}{'exchange':10}{'measured':>12}{'formula':>12}{'ratio':>8}")
     for ring in (ring for ring in range(1, world + 1) if world % ring == 0):
         ulysses = world // ring
         if options.heads % ulysses or options.tokens % (2 * world):
@@ -154,7 +154,8 @@ def work(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
                     raise SystemExit(f"{ulysses} x {ring}, {name}, {kind}: {size} bytes, not {formula[kind]}")
                 if rank == 0 and size:
                     mode = f"Ulysses {ulysses} x ring {ring}"
-                    print(f"{mode:24}{name:10}{kind:10}{size / 1024:12.1f}{formula[kind] / 1024:12.1f}")
+                    bytes_and_ratio = f"{size / 1024:12.1f}{formula[kind] / 1024:12.1f}{size / formula[kind]:8.3f}"
+                    print(f"{mode:24}{name:10}{kind:10}{bytes_and_ratio}")
     dist.barrier()
     dist.destroy_process_group()
 
