@@ -98,6 +98,16 @@ def test_the_official_file_is_asked_as_navila_was_trained(data: Path, tmp_path: 
     assert results.intervals["cider"] is not None
 
 
+def test_a_room_without_a_video_counts_as_wrong(data: Path, tmp_path: Path) -> None:
+    class Blind(Said):
+        def generate_contents(self, prompts: list[Any], **_: Any) -> list[str]:
+            raise DataError("Prompt 0: no video.")
+
+    results = run(data, tmp_path / "run", Blind([]))
+    assert results.failed == 6
+    assert {name: value for name, value in results.metrics.items() if value} == {}
+
+
 @pytest.mark.parametrize("profile", ["scanqa-official", "leo", "llava-3d", "video-3d-llm"])
 def test_a_profile_gives_its_scorers_figures_and_a_run_is_scored_again_by_another(
     profile: str, data: Path, tmp_path: Path

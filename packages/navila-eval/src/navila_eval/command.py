@@ -174,10 +174,7 @@ def evaluate(
     except KeyboardInterrupt:
         raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
     _show(outcomes, as_json)
-    failed = [task for task, outcome in outcomes if isinstance(outcome, Exception) or outcome.failed]
-    if failed:
-        click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
-        raise click.exceptions.Exit(EXIT_FAILED)
+    _leave(outcomes)
 
 
 @evaluate.command()
@@ -195,7 +192,9 @@ def rescore(
     from navila_eval.judging import judge_of
     from navila_eval.runner import rescore_runs
 
-    _show(rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options)), as_json)
+    outcomes = rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options))
+    _show(outcomes, as_json)
+    _leave(outcomes)
 
 
 @evaluate.command()
@@ -307,6 +306,14 @@ def _list(as_json: bool, data_root: Path, words: list[str]) -> None:
     click.echo(table(("TASK", "SPLITS", "TAGS", "NEEDS", "DATA", "METRICS", "FROM"), rows))
     click.echo(f"\nData are looked for below {data_root} (--data-root). The first split is the default.")
     click.echo("Run `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`.")
+
+
+def _leave(outcomes: list[tuple[str, Results | Exception]]) -> None:
+    """End with an error's exit code where something failed."""
+    failed = [task for task, outcome in outcomes if isinstance(outcome, Exception) or outcome.failed]
+    if failed:
+        click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def _show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None:

@@ -54,10 +54,14 @@ class ScanQA(QuestionBenchmark):
     def score(self, records: Sequence[Record]) -> Scores:
         predictions = [record["answer"] for record in records]
         scores = score(predictions, [r["reference"] for r in records], self.profile, meteor=find_meteor())
-        return Scores(
-            metrics={name: None if value is None else 100 * value for name, value in scores.metrics.items()},
-            samples=[{name: 100 * value for name, value in sample.items()} for sample in scores.samples],
-        )
+        samples = [{name: 100 * value for name, value in sample.items()} for sample in scores.samples]
+        metrics = {name: None if value is None else 100 * value for name, value in scores.metrics.items()}
+        if any(record["error"] for record in records):
+            # An empty answer is within any other by the published rules; where there is none at all, nothing is right.
+            samples = [dict.fromkeys(s, 0.0) if r["error"] else s for s, r in zip(samples, records, strict=True)]
+            means = ("cider", "rouge_l", "em", "em_refined")
+            metrics |= {name: sum(sample[name] for sample in samples) / len(samples) for name in means}
+        return Scores(metrics=metrics, samples=samples)
 
 
 def _question(row: Any, where: str, videos: Path) -> Question:
