@@ -79,6 +79,13 @@ def record(folder: Path, name: str) -> dict:
     return json.loads((folder / "runs" / "train" / name / "job.json").read_text())
 
 
+def lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """`navila run` of a program that is ready to be told to stop."""
     (folder / "saves.py").write_text(SAVES)
@@ -245,6 +252,15 @@ def test_a_time_limit_of_its_own_stops_a_command(run: Run, tmp_path: Path):
     done = run("-J", "x", "-t", "0:03", "--grace", "0:02", "python", "saves.py", "SIGUSR1")
     assert done.returncode in (75, 124), done.stderr
     assert record(tmp_path, "x")["attempts"][0]["outcome"] == "time limit"
+
+
+def test_what_ignores_its_time_limit_is_killed_with_all_it_started(run: Run, tmp_path: Path):
+    deaf = 'trap "" USR1 TERM; sleep 300 & echo $! >> pids; (sleep 300 & echo $! >> pids; wait); true'
+    done = run("-J", "x", "-t", "0:04", "--grace", "0:02", "bash", "-c", deaf)
+    assert done.returncode == 124, done.stderr
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    assert not [pid for pid in pids if lives(pid)]
 
 
 @pytest.mark.slow  # torchrun imports torch, five times

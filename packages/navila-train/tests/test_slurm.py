@@ -65,33 +65,65 @@ def outcomes(folder: Path, name: str) -> list[tuple[str, int]]:
     return [(attempt["outcome"], attempt["exit_code"]) for attempt in record(folder, name)["attempts"]]
 
 
+def losses(folder: Path) -> dict[int, float]:
+    """Step to loss; the last line may still be written."""
+    log = folder / "train_log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
 def squeue(environment: Mapping[str, str], job_id: str) -> str:
     command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%T"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout.strip()
 
 
-@pytest.mark.slow  # two trainings, one of them on two nodes that start torch by torchrun
-def test_a_training_on_two_nodes_has_the_losses_of_one_process(run: Run, recipe: Path, tmp_path: Path):
-    flags = ("--config", recipe, "--max_steps", 4, "--logging_steps", 1, "--save_strategy", "no")
-    alone = [sys.executable, "-m", "navila", "train", *map(str, flags), "--output_dir", str(tmp_path / "one")]
-    done = subprocess.run(alone, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    train = ("navila", "train", *flags, "--per_device_train_batch_size", 4)
-    done = run("-J", "two-%t", "-N", 2, "-t", "10:00", "--follow", "--", *train)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (output,) = (tmp_path / "runs" / "train").glob("two-2*")
-    curves = [
-        [
-            line["loss"]
-            for line in map(json.loads, (folder / "train_log.jsonl").read_text().splitlines())
-            if "loss" in line
-        ]
-        for folder in (tmp_path / "one", output)
-    ]
-    assert len(curves[0]) == 4
-    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
-    assert "trained 4 steps" in done.stdout, "--follow shows what the nodes print"
-    assert record(tmp_path, output.name)["state"] == "finished"
+@pytest.mark.slow  # three starts of a training, two of them on two nodes that start torch by torchrun
+def test_a_training_on_two_nodes_stopped_at_its_time_limit_has_the_losses_of_one_process(
+    environment: dict[str, str], recipe: Path, tmp_path: Path
+):
+    flags = ("--config", recipe, "--max_steps", 60, "--logging_steps", 1, "--per_device_train_batch_size", 4)
+    alone = ("train", *flags, "--gradient_accumulation_steps", 2, "--output_dir", tmp_path / "one")
+    job = (
+        "run",
+        "-J",
+        "two",
+        "-N",
+        2,
+        "--gpus-per-node",
+        0,
+        "-t",
+        "20:00",
+        "--follow",
+        "--",
+        "navila",
+        "train",
+        *flags,
+    )
+    single, following = (
+        subprocess.Popen(
+            [sys.executable, "-m", "navila", *map(str, command)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",  # srun cuts progress bars anywhere
+        )
+        for command in (alone, job)
+    )
+    output = tmp_path / "runs" / "train" / "two"
+    while len(losses(output)) < 3:
+        assert following.poll() is None, following.communicate()
+        time.sleep(0.1)
+    # What SLURM does some time before the limit.
+    scancel = ["scancel", "--batch", "--signal=USR1", record(tmp_path, "two")["job_id"]]
+    subprocess.run(scancel, env=environment, check=True)
+    told = [process.communicate()[0] for process in (single, following)]
+    assert (single.returncode, following.returncode) == (0, 0), told
+    assert outcomes(tmp_path, "two") == [("time limit", 75), ("finished", 0)]
+    assert "trained 60 steps" in told[1], "--follow shows what the nodes print"
+    assert losses(output) == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert len(losses(output)) == 60
 
 
 @pytest.mark.slow  # SLURM looks at time limits twice a minute

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -133,10 +133,8 @@ def _kill_all(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _kill_tree(pid: int) -> None:
-    below = children_of(pid)
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    for child in below:
+    # The root last: once it is gone, whoever waits for it goes on.
+    for child in children_of(pid):
         _kill_tree(child)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
