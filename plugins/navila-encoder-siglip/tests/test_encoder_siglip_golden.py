@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from navila.errors import CheckpointError, ConfigError, DataError
+from navila.model.components import vision_encoder
 from navila_encoder_siglip.encoder import SiglipEncoder
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -91,3 +93,21 @@ def test_a_tower_of_other_sizes_is_told(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "image_size": 84}))
     with pytest.raises(CheckpointError, match="position_embedding"):
         SiglipEncoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_siglip2_of_fixed_size_is_a_siglip_and_naflex_is_refused(folder: Path, tmp_path: Path, whole: bool) -> None:
+    """Published SigLIP2 files are those of a SigLIP with a text model; NaFlex has types of its own."""
+    vision = json.loads((folder / "siglip56" / "config.json").read_text())
+    shutil.copytree(folder / "siglip56", tmp_path / "siglip2", copy_function=shutil.copyfile)
+    path = tmp_path / "siglip2" / "config.json"
+    path.write_text(json.dumps({"model_type": "siglip", "text_config": {}, "vision_config": vision}))
+    pixels = torch.zeros(1, 3, 56, 56)
+    with torch.no_grad():
+        want = SiglipEncoder.from_pretrained(folder / "siglip56").eval()(pixels)
+        assert torch.equal(SiglipEncoder.from_pretrained(path.parent).eval()(pixels), want)
+    naflex = {**vision, "model_type": "siglip2_vision_model"}
+    path.write_text(json.dumps({"model_type": "siglip2", "vision_config": naflex} if whole else naflex))
+    assert vision_encoder(json.loads(path.read_text())["model_type"]) is SiglipEncoder
+    with pytest.raises(ConfigError, match=r"'siglip2_vision_model', a SigLIP2 NaFlex"):
+        SiglipEncoder.from_pretrained(path.parent)

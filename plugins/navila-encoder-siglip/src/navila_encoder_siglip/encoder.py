@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from navila.errors import ConfigError
 from navila.model.vision import VisionEncoder
 from torch import Tensor, nn
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
@@ -31,6 +32,11 @@ class SiglipEncoder(VisionEncoder):
     vision_tower: SiglipVisionModel
 
     def build(self, attn_implementation: str | None) -> nn.Module:
+        if str(self.config.get("model_type")).startswith("siglip2"):
+            raise ConfigError(
+                f"model_type is {self.config['model_type']!r}, a SigLIP2 NaFlex, whose images have no fixed size: take "
+                "a SigLIP2 that has one, such as google/siglip2-so400m-patch14-384."
+            )
         config = SiglipVisionConfig(**{k: v for k, v in self.config.items() if k != "model_type"})
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
@@ -69,8 +75,8 @@ class SiglipEncoder(VisionEncoder):
     @classmethod
     def select_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         # Published SigLIP files hold a text model too: keep the vision half.
-        if config.get("model_type") == "siglip":
-            return {**config.get("vision_config", {}), "model_type": "siglip_vision_model"}
+        if config.get("model_type") in ("siglip", "siglip2"):
+            return {**config.get("vision_config", {}), "model_type": f"{config['model_type']}_vision_model"}
         return dict(config)
 
     @classmethod

@@ -8,7 +8,8 @@ from navila import hookimpl
 from navila.specs import VisionEncoderSpec
 
 TARGET = "navila_encoder_siglip.encoder:SiglipEncoder"
-MODEL_TYPES = ("siglip_vision_model", "siglip")
+#: SigLIP2 of a fixed size is `siglip` to transformers; `siglip2` is NaFlex, which the encoder refuses in words.
+MODEL_TYPES = ("siglip_vision_model", "siglip", "siglip2_vision_model", "siglip2")
 
 
 @hookimpl
@@ -17,7 +18,7 @@ def navila_vision_encoders() -> Iterable[VisionEncoderSpec]:
     yield VisionEncoderSpec(
         name="siglip",
         target=TARGET,
-        summary="SigLIP; the checkpoint decides on the size",
+        summary="SigLIP or SigLIP2; the checkpoint decides on the size",
         model_types=MODEL_TYPES,
         url="https://arxiv.org/abs/2303.15343",
     )
