@@ -33,6 +33,7 @@ from transformers import TrainerCallback
 from navila_train.feed import Feed, failures_of_all, open_mixture, row_batching
 from navila_train.parse import Arguments
 from navila_train.sequence_parallel import SequenceParallel
+from navila_train.stopping import ignore_stop_signals
 
 #: How long processes wait for the one that runs callbacks: longer than anything sensible takes.
 PATIENCE = datetime.timedelta(days=7)
@@ -96,6 +97,7 @@ class HeldOut:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             generator=torch.Generator(),
+            worker_init_fn=ignore_stop_signals,
         )
 
 

@@ -41,8 +41,6 @@ class TrainingArguments(TuningArguments, TrainerArguments):
     remove_unused_columns: bool = False
     # It would put the mean of earlier losses in the place of one that is no number; such steps are told instead.
     logging_nan_inf_filter: bool = False
-    # The models' buffers are constants; sending them around at each forward would cost time and hide who is slow.
-    ddp_broadcast_buffers: bool | None = False
 
 
 @dataclass(frozen=True, kw_only=True)

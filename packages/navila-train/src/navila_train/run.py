@@ -126,6 +126,7 @@ def _run(arguments: Arguments, signals: StopSignals, started: float) -> None:
     if trainer.is_world_process_zero():
         facts = {
             "steps": result.global_step,
+            "steps_left_out": safety.guard.left_out,
             "loss": loss,
             "seconds": round(time.time() - started, 1),
             "samples": mixture.counts(),
