@@ -31,7 +31,10 @@ def summarise(
         "task": run["task"],
         "split": run["split"],
         "results": {run["task"]: dict(scores.metrics)},
-        "confidence_95": {name: bootstrap_ci(columns[name]) if name in columns else None for name in scores.metrics},
+        "confidence_95": {
+            name: scores.intervals[name] if name in scores.intervals else bootstrap_ci(columns.get(name, ()))
+            for name in scores.metrics
+        },
         "samples": len(records),
         "counters": {
             "failed": len(failed),

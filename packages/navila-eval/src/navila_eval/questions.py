@@ -72,6 +72,8 @@ class Scores:
     """By the names of `BenchmarkSpec.metrics`; None where one could not be computed."""
     samples: Sequence[Mapping[str, float]]
     """Figures of each record, in order; one of a metric's name is what the metric averages."""
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    """95 % intervals of metrics that are no means (`navila_eval.statistics.bootstrap_statistic`)."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What else is worth telling."""
 
