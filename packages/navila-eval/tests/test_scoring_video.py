@@ -176,6 +176,8 @@ def test_answers_are_cut_to_the_base_forms_of_words_that_matter(dictionary: Path
         return [{"walking": "VBG", "the": "DT", "men": "NNS"}.get(token, "NN") for token in tokens]
 
     assert lemmas("The men walking", wordnet, tag) == ["the", "man", "walk"]
+    assert lemmas("doggy", wordnet, tag) == ["doggy"]
+    assert lemmas("doggy kitty", wordnet, tag, lambda word: word[:3]) == ["dog", "kitty"]
     assert content("The men are walking to the dogs.", wordnet) == "man walk dog ."
     assert content(None, wordnet, tag) == ""
     assert "not" not in STOP_WORDS

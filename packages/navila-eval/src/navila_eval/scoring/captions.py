@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 #: n-gram -> how often it occurs.
 Counts = Mapping[tuple[str, ...], int]
@@ -98,11 +97,6 @@ def cider(
             total += penalty * sum(map(_clipped_cosine, vectors, weigh(reference)))
         scores.append(10 * total / max_order / len(sample))
     return scores
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean of scores; 0 of none."""
-    return fmean(values) if values else 0.0
 
 
 def _clipped_cosine(prediction: Mapping[tuple[str, ...], float], reference: Mapping[tuple[str, ...], float]) -> float:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from navila_eval.scoring.captions import bleu, cider, mean, rouge_l
+from navila_eval.scoring.captions import bleu, cider, rouge_l
 from navila_eval.scoring.meteor import Meteor
 from navila_eval.scoring.ptb import caption_words
+from navila_eval.scoring.text import mean
 
 Profile = Literal["scanqa-official", "leo", "llava-3d", "video-3d-llm"]
 

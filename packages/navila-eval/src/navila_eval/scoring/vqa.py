@@ -53,13 +53,13 @@ def soft_accuracy(prediction: str | None, answers: Sequence[str], profile: Profi
 def _prepared(prediction: str, answers: Sequence[str], profile: Profile) -> tuple[str, list[str]]:
     if profile == "m4c":
         return normalise(prediction), [normalise(answer) for answer in answers]
-    given = [_one_line(answer) for answer in answers]
-    differ = len(set(given)) > 1
     if profile == "official":
         predicted = _plain_words(_without_punctuation(_one_line(prediction), _GROUPED_OFFICIAL))
-        return predicted, [_without_punctuation(answer, _GROUPED_OFFICIAL) for answer in given] if differ else given
+        differ = len(set(answers)) > 1
+        return predicted, [_without_punctuation(answer, _GROUPED_OFFICIAL) if differ else answer for answer in answers]
+    given = [_one_line(answer) for answer in answers]
     predicted = normalise(prediction)
-    if differ or profile == "lmms":
+    if profile == "lmms" or len(set(given)) > 1:
         # A second time: what the first one made can change again, as `--5` by way of `5`.
         predicted = _plain_words(_without_punctuation(predicted))
         given = [_plain_words(_without_punctuation(answer)) for answer in given]

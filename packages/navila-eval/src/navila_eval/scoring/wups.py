@@ -10,6 +10,8 @@ from navila_eval.scoring.wordnet import WordNet
 
 #: Words -> Penn Treebank tag of each.
 Tagger = Callable[[list[str]], list[str]]
+#: A word -> its stem.
+Stemmer = Callable[[str], str]
 #: Two words -> how alike they are, 0 … 1.
 Similarity = Callable[[str, str], float]
 
@@ -80,20 +82,25 @@ _CLITICS = [
 ]
 
 
-def lemmas(text: str, wordnet: WordNet, tag: Tagger | None = None) -> list[str]:
+def lemmas(text: str, wordnet: WordNet, tag: Tagger | None = None, stem: Stemmer | None = None) -> list[str]:
     """Base forms of a text's words, in lower case.
 
-    With NLTK's tagger as `tag` these are the published scorer's (pywsd), but for unknown words, which it also cuts to
-    their stems. Without, a word is taken for the first part of speech WordNet lists it under; figures then differ a
-    little and are to be called so.
+    With NLTK's tagger and stemmer (`nltk_tagger`, `nltk_stemmer`) these are the published scorer's (pywsd). Without a
+    tagger a word is taken for the first part of speech WordNet lists it under; figures then differ a little and are to
+    be called so. Words WordNet does not know become their stem where it knows that.
     """
     tokens = words(text)
     if tag is None:
         return [_untagged(word.lower(), wordnet) for word in tokens]
-    return [
-        wordnet.lemma(word.lower(), _PARTS.get(name[:2]) or _PARTS.get(tag([word.lower()])[0][:2], "n"))
-        for word, name in zip(tokens, tag(tokens) if tokens else [], strict=True)
-    ]
+
+    def base(word: str, name: str) -> str:
+        lemma = wordnet.lemma(word, _PARTS.get(name[:2]) or _PARTS.get(tag([word])[0][:2], "n"))
+        if stem is None or wordnet.first_sense(lemma) is not None:
+            return lemma
+        cut = stem(word)
+        return word if wordnet.first_sense(cut) is None else cut
+
+    return [base(word.lower(), name) for word, name in zip(tokens, tag(tokens) if tokens else [], strict=True)]
 
 
 def _untagged(word: str, wordnet: WordNet) -> str:
@@ -101,9 +108,9 @@ def _untagged(word: str, wordnet: WordNet) -> str:
     return word if sense is None else wordnet.lemma(word, sense[0])
 
 
-def content(text: str | None, wordnet: WordNet, tag: Tagger | None = None) -> str:
+def content(text: str | None, wordnet: WordNet, tag: Tagger | None = None, stem: Stemmer | None = None) -> str:
     """The base forms that are no stop words, divided by spaces."""
-    return " ".join(word for word in lemmas(text or "", wordnet, tag) if word not in STOP_WORDS)
+    return " ".join(word for word in lemmas(text or "", wordnet, tag, stem) if word not in STOP_WORDS)
 
 
 def wups(first: Sequence[str], second: Sequence[str], similarity: Similarity, alpha: float = 0.0) -> float:
@@ -172,3 +179,12 @@ def nltk_tagger() -> Tagger | None:
     except (ImportError, LookupError):
         return None
     return lambda tokens: [name for _, name in pos_tag(tokens)]
+
+
+def nltk_stemmer() -> Stemmer | None:
+    """NLTK's Porter stemmer, where NLTK is installed; None otherwise."""
+    try:
+        from nltk.stem import PorterStemmer  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return PorterStemmer().stem
