@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,9 @@ def test_pixels_of_8_bits_are_normalised_by_the_model(words: Path) -> None:
     normalised = torch.from_numpy(model.image_processor.normalise(pixels.numpy()))
     given = model.encode_images(pixels.permute(0, 3, 1, 2))
     torch.testing.assert_close(given, model.encode_images(normalised), atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_there_once_navila_is_imported() -> None:
+    program = "import navila, sys; assert 'torch' not in sys.modules; print(navila.model.build.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "build\n"

@@ -192,6 +192,9 @@ def test_the_conversion_for_transformers_has_its_logits(
     model = loaded(folder)
     torch.testing.assert_close(logits_of(model), reference_logits(reference), atol=1e-4, rtol=0)
     assert model.template.name == "vicuna_v1"
+    model.save_pretrained(tmp_path / "released")
+    assert "model.norm.weight" in load_file(tmp_path / "released" / "llm" / "model.safetensors")
+    assert torch.equal(logits_of(loaded(tmp_path / "released")), logits_of(model))
 
 
 def test_an_encoder_trained_with_the_rest_is_the_one_in_the_checkpoint(

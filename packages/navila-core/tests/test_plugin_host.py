@@ -17,7 +17,7 @@ from navila.errors import (
 from navila.hookspecs import NavilaHooks
 from navila.kinds import KINDS
 from navila.plugins import PluginHost, default_host
-from navila.registry import Registry
+from navila.registry import Registry, suggestion
 
 HEADER = "from navila import hookimpl\nfrom navila.specs import SimulatorSpec\n"
 
@@ -187,6 +187,10 @@ def test_an_unknown_name_brings_close_matches(tmp_path: Path) -> None:
     registry = PluginHost(["no:*", write_plugin(tmp_path, "mine", simulator("warehouse"))]).registry("simulator")
     with pytest.raises(UnknownComponentError, match="simulator 'warehose'; did you mean 'warehouse'"):
         registry.load("warehose")
+
+
+def test_a_name_and_its_alias_are_one_match() -> None:
+    assert suggestion("mlp_downsampl", ["mlp-downsample", "mlp_downsample"]) == "did you mean 'mlp_downsample'?"
 
 
 def test_a_known_package_that_is_left_out_is_said_to_be(tmp_path: Path) -> None:

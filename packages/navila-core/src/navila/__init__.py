@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from navila.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from navila import actions, conversation, episodes, frames, prompts, simulation
+    from navila import actions, conversation, episodes, frames, model, prompts, simulation
     from navila.model.chat import Chat
     from navila.model.load import load
     from navila.navigator import Navigator
@@ -25,6 +25,7 @@ __all__ = [
     "frames",
     "hookimpl",
     "load",
+    "model",
     "prompts",
     "simulation",
 ]
@@ -35,7 +36,7 @@ _LAZY = {
     "Video": "navila.video",
     "load": "navila.model.load",
 }
-_LAZY_MODULES = ("actions", "conversation", "episodes", "frames", "prompts", "simulation")
+_LAZY_MODULES = ("actions", "conversation", "episodes", "frames", "model", "prompts", "simulation")
 
 
 def __getattr__(name: str) -> Any:

@@ -168,6 +168,9 @@ class LLMBackend(ABC):
                 f"{folder} has {name!r} of shape {tuple(saved)} where its config.json asks for {tuple(wanted)}: "
                 "the two do not belong together."
             )
+        if names:
+            # transformers would save under the old names again.
+            model._weight_conversions = None
         if config is None:
             # Else the folder is that of a larger model.
             warn_of_unused(info["unexpected_keys"], folder)
