@@ -129,10 +129,17 @@ class Activations:
         )
 
     @functools.cached_property
+    def _models(self) -> tuple[FakeTensorMode, NavilaForCausalLM, NavilaForCausalLM]:
+        """Those of one layer and of two, with tensors that have no values, in the mode in which they are used."""
+        models = [self.build(layers) for layers in (1, 2)]
+        with FakeTensorMode() as mode:
+            one, two = map(_on_cpu, models)
+        return mode, one, two
+
+    @functools.cached_property
     def _one_image_and_two(self) -> tuple[Footprint, Footprint]:
-        model = self.build(1)
-        with FakeTensorMode():
-            model = _on_cpu(model)
+        mode, model, _ = self._models
+        with mode:
             return self._images(model, 1), self._images(model, 2)
 
     def _images(self, model: NavilaForCausalLM, count: int) -> Footprint:
@@ -147,9 +154,9 @@ class Activations:
 
     def text(self, *, rows: int, tokens: int, labels: int) -> Footprint:
         """The language model for so many `rows` of `tokens` on a GPU, `labels` of each supervised."""
-        models = [self.build(n) for n in (1, 2)]
-        with FakeTensorMode():
-            one, two = (self._text(_on_cpu(model), rows, tokens, labels) for model in models)
+        mode, *models = self._models
+        with mode:
+            one, two = (self._text(model, rows, tokens, labels) for model in models)
         return Footprint.of_layers(one, two, self.layers)
 
     def _text(self, model: NavilaForCausalLM, rows: int, tokens: int, labels: int) -> Footprint:

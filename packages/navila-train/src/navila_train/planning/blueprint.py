@@ -64,9 +64,9 @@ class Blueprint:
         )
 
     @property
-    def layers(self) -> int:
-        """Layers of the language model."""
-        return self._backend().live_config(self.llm).get_text_config().num_hidden_layers
+    def llm_config(self) -> Any:
+        """The language model's config with every default that `llm` leaves out."""
+        return self._backend().live_config(self.llm).get_text_config()
 
     def build(
         self,

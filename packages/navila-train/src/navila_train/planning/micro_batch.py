@@ -83,7 +83,10 @@ class Measured:
                 enable(training.gradient_checkpointing_kwargs)
             return model.train()
 
-        self.activations = Activations(build=build, layers=blueprint.layers, autocast=engine.autocast)
+        self.activations = Activations(
+            build=build, layers=blueprint.llm_config.num_hidden_layers, autocast=engine.autocast
+        )
+        self.config = blueprint.llm_config
         self.share, self.ring = share, ring
         self.width = 2 if engine.autocast else engine.dtype.itemsize
 
@@ -99,7 +102,7 @@ class Measured:
         """Bytes of what is sent, what is received, and the copies between; of a ring also its blocks of scores."""
         if self.share == 1:
             return 0.0
-        config = self.activations.build(1).llm.config.get_text_config()
+        config = self.config
         heads, key_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         channels = getattr(config, "head_dim", None) or config.hidden_size // heads
         ulysses = self.share // self.ring
