@@ -66,6 +66,9 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join()
             self._file(".json").unlink(missing_ok=True)
+            # The last one out.
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
 
     def beat(self, step: int, doing: str, *, timed: bool = True) -> None:
         """This process has come to a point that all pass; one that is not `timed` may take as long as it likes."""
