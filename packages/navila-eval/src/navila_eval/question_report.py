@@ -27,13 +27,21 @@ _STYLE = """
 .sample .figures { opacity: .75; }
 """
 
+_SCRIPT = """
+document.getElementById("find").addEventListener("input", event => {
+  const wanted = event.target.value.toLowerCase();
+  for (const sample of document.querySelectorAll(".sample"))
+    sample.hidden = !sample.textContent.toLowerCase().includes(wanted);
+});
+"""
+
 
 def write_question_report(folder: Path, content: Mapping[str, Any], *, title: str) -> Path:
     """Write `report.html` of a complete run into its folder."""
     records, _ = read_jsonl(folder / "samples.jsonl")
     body = "".join([_metrics(content), _plots(records), _samples(records)])
     path = folder / "report.html"
-    write_atomically(path, page(title, body, style=_STYLE, footer=_footer(content)))
+    write_atomically(path, page(title, body, style=_STYLE, script=_SCRIPT, footer=_footer(content)))
     return path
 
 
@@ -54,12 +62,14 @@ def _metrics(content: Mapping[str, Any]) -> str:
 
 
 def _plots(records: Sequence[Mapping[str, Any]]) -> str:
-    """How often which figure occurs, in hundredths."""
+    """How often which figure occurs: fractions in hundredths, others as they are."""
     names = dict.fromkeys(name for record in records for name in record["score"])
     plots = ""
     for name in names:
-        counts = Counter(round(100 * record["score"][name]) for record in records if name in record["score"])
-        plots += f"<h3>{html.escape(name)}</h3>{histogram(counts, unit='hundredths')}"
+        values = [record["score"][name] for record in records if name in record["score"]]
+        scale, unit = (100, "hundredths") if max(values) <= 1 else (1, "points")
+        counts = Counter(round(scale * value) for value in values)
+        plots += f"<h3>{html.escape(name)}</h3>{histogram(counts, unit=unit)}"
     return f"<h2>Samples by figure</h2>{plots}" if plots else ""
 
 
@@ -68,7 +78,9 @@ def _samples(records: Sequence[Mapping[str, Any]]) -> str:
     rest = [record for record in records if not record["error"]]
     step = max(1, len(rest) // max(1, SHOWN - len(failed)))
     chosen = [*failed, *rest[::step]][:SHOWN]
-    return f"<h2>Samples</h2><p>{len(chosen)} of {len(records)}.</p>" + "".join(map(_sample, chosen))
+    find = '<input id="find" type="search" placeholder="a word or an id">'
+    shown = f"<p>{len(chosen)} of {len(records)}, those that failed first. {find}</p>"
+    return f"<h2>Samples</h2>{shown}" + "".join(map(_sample, chosen))
 
 
 def _sample(record: Mapping[str, Any]) -> str:
