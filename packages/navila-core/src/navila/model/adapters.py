@@ -80,16 +80,14 @@ def add_lora(
     module = model.get_submodule(scope)
     idle = [whole for whole in model.vision_tower.unused_modules() if isinstance(whole, nn.Module)]
     unused = {layer for whole in idle for layer in whole.modules()}
+    inside = tuple(f"{part}." for part in wanted) if not scope else ("",)
+    running = {n: layer for n, layer in module.named_modules() if layer not in unused and n.startswith(inside)}
     if targets is None:
-        inside = tuple(f"{part}." for part in wanted) if not scope else ("",)
-        targets = [
-            name
-            for name, layer in module.named_modules()
-            if isinstance(layer, nn.Linear)
-            and layer not in unused
-            and name.startswith(inside)
-            and not name.endswith("lm_head")
-        ]
+        targets = [n for n, layer in running.items() if isinstance(layer, nn.Linear) and not n.endswith("lm_head")]
+    elif scope != "llm" and not isinstance(targets, str):
+        # PEFT would take layers of these names that never run, or of other parts.
+        ends = tuple(targets)
+        targets = [n for n in running if f".{n}".endswith(tuple(f".{end}" for end in ends))] or ends
     config = peft.LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  PEFT takes any number
