@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -227,6 +228,28 @@ def test_broken_frames_are_left_out_counted_and_bounded(trained: Path, walks: Pa
         train(*flags, "--output_dir", tmp_path / "raised", "--on_bad_data", "raise")
     train(*flags, "--output_dir", tmp_path / "skipped", "--bad_data_bound", 1.0)
     assert json.loads((tmp_path / "skipped" / "training.json").read_text())["broken_samples"] >= 1
+
+
+@pytest.mark.slow  # two processes, twice
+@pytest.mark.parametrize("flags", [("--bad_data_bound", 0.06), ("--on_bad_data", "raise")], ids=["bound", "raise"])
+def test_processes_count_broken_samples_together_and_stop_alike(
+    recipe: Path, walks: Path, tmp_path: Path, flags: tuple[object, ...]
+):
+    """Neither process alone has seen more than is allowed, or only one of them has seen any."""
+    shutil.copytree(walks, tmp_path / "data")
+    records = json.loads((tmp_path / "data" / "annotations.json").read_text())[:64]
+    for number in range(5 if "--bad_data_bound" in flags else 1):
+        records[number]["frames"] = ["none.jpg"]
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(records))
+    flags = (*flags, "--save_strategy", "no", "--use_cpu", "False", "--data_mixture", f"vln:{tmp_path / 'data'}")
+    command = process(recipe, tmp_path / "run", *flags, "--per_device_train_batch_size", 8, "--max_steps", 4)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    done = subprocess.run([*launcher, *command[2:]], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    told = {line for line in done.stderr.splitlines() if line.startswith("Error: ")}
+    (said,) = told
+    assert re.match(r"Error: [45] of 64 samples are broken|Error: .*none\.jpg does not exist", said), said
+    assert done.stderr.count(said) == 2
 
 
 def test_a_step_without_a_whole_sample_has_no_loss_and_harms_nothing(trained: Path, walks: Path, tmp_path: Path):

@@ -20,7 +20,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "dataset": Kind(severity="error", title="Datasets that cannot be opened"),
-    "json": Kind(severity="error", title="Records that are not valid JSON"),
+    "json": Kind(severity="error", title="Records that are no JSON objects"),
     "record": Kind(severity="error", title="Records that make no sample"),
     "missing": Kind(severity="error", title="Files that are missing"),
     "corrupt": Kind(severity="error", title="Files that are damaged"),
