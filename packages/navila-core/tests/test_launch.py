@@ -338,6 +338,11 @@ def test_a_mistake_is_one_sentence(run: Run, arguments: tuple[object, ...], word
     assert "Traceback" not in done.stderr
 
 
+def test_a_command_that_cannot_be_started_is_on_record_as_failed(run: Run, tmp_path: Path):
+    assert run("-J", "x", "no-such-command").returncode == 2
+    assert record(tmp_path, "x")["state"] == "failed"
+
+
 def test_without_slurm_its_launcher_says_so(run: Run, tmp_path: Path):
     done = run("-J", "x", "--launcher", "slurm", "true", PATH=str(Path(sys.executable).parent))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

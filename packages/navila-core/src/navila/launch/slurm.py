@@ -16,8 +16,15 @@ from navila.launch import record, torchrun
 from navila.launch.job import Job, format_time
 from navila.launch.supervise import say
 
-#: Seconds between two questions about a job that is followed.
-PAUSE = 2.0
+#: Seconds between two looks at a job that is followed, at first and in the long run.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
+#: How often in a row SLURM may not answer meanwhile.
+MOST_SILENCE = 40
+#: States in which a job runs no more.
+_OVER = (
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"),
+    *("PREEMPTED", "REVOKED"),
+)
 
 
 class JobLostError(NavilaError):
@@ -123,8 +130,7 @@ def state(job_id: str) -> str:
 
 def is_over(state: str) -> bool:
     """Whether a job in such a state runs no more."""
-    active = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED", "RESIZING")
-    return not state.startswith(active)
+    return not state or state in _OVER
 
 
 def follow(job_id: str, folder: Path) -> int:
@@ -147,16 +153,25 @@ def follow(job_id: str, folder: Path) -> int:
 
 
 def _watch(job_id: str, log: Path) -> None:
-    read, shown = 0, ""
+    read, shown, silent, pause = 0, "", 0, FIRST_PAUSE
     while True:
-        now = state(job_id)
-        if now and now != shown:
-            say(f"SLURM job {job_id}: {now}")
-            shown = now
+        try:
+            now, silent = state(job_id), 0
+        except NavilaError:
+            # A controller that is started anew answers again after a while.
+            silent += 1
+            if silent > MOST_SILENCE:
+                raise
+        else:
+            if now and now != shown:
+                say(f"SLURM job {job_id}: {now}")
+                shown, pause = now, FIRST_PAUSE
+            if is_over(now):
+                _copy(log, read)
+                return
         read = _copy(log, read)
-        if is_over(now):
-            return
-        time.sleep(PAUSE)
+        time.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE)
 
 
 def _copy(log: Path, start: int) -> int:

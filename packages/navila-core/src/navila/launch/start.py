@@ -77,12 +77,10 @@ def start(job: Job, launcher: Launcher, *, place: Place, options: slurm.Options,
     Raises:
         NavilaError: a job of the name runs already or has finished, or this one cannot be started.
     """
-    if place.node_rank:
-        # The first machine keeps the record.
-        return _run(job, launcher, place, record.Record(command=job.command, launcher=launcher), lambda _: None)
     found = record.read(job.folder)
     if found is not None:
-        if is_running(job, found):
+        # The first machine keeps the record; for others the job runs when the first one was quicker.
+        if not place.node_rank and is_running(job, found):
             if follow and launcher == "slurm" and found.command == job.command:
                 return slurm.follow(str(found.job_id), job.folder)
             raise ConfigError(f"{_running(job, found)}: choose another --job-name, or wait for it.")
@@ -94,6 +92,8 @@ def start(job: Job, launcher: Launcher, *, place: Place, options: slurm.Options,
                 )
             say(f"{job.folder} holds this job, finished; --again runs it once more.")
             return 0
+    if place.node_rank:
+        return _run(job, launcher, place, record.Record(command=job.command, launcher=launcher), lambda _: None)
     attempts = found.attempts if found else ()
     fresh = record.Record(command=job.command, launcher=launcher, earlier=len(attempts), attempts=attempts)
     if launcher == "slurm":

@@ -49,7 +49,11 @@ def supervise(
     while True:
         record = record.begun()
         keep(record)
-        ended = attempt()
+        try:
+            ended = attempt()
+        except NavilaError as error:
+            keep(record.ended(error.exit_code, "failed", "failed"))
+            raise
         outcome, state = judge(ended, record, bounds, queued=requeue is not None)
         code = EXIT_TIMEOUT if outcome == "time limit" and ended.code in _BY_SIGNAL else ended.code
         record = record.ended(code, outcome, state)
