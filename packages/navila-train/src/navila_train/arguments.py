@@ -186,7 +186,7 @@ GROUPS = (
 
 #: The Trainer's flags most runs set, for `--help`; all others of `transformers.TrainingArguments` work too.
 COMMON_TRAINER_FLAGS = (
-    ("output_dir", "Folder of checkpoints, log and result; when not given the job's of `navila run`, or trainer_output."),
+    ("output_dir", "Folder of checkpoints, log and result. Else the folder of `navila run`, or trainer_output."),
     ("num_train_epochs", "Passes over the mixture. [default: 3]"),
     ("max_steps", "Optimizer steps, instead of epochs."),
     ("per_device_train_batch_size", "Samples a device and step. [default: 8]"),
