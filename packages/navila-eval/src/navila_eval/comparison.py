@@ -9,8 +9,8 @@ from typing import Any
 
 from navila.errors import ConfigError, DataError
 
-from navila_eval.jsonl import read_json, read_jsonl
-from navila_eval.run_folder import RECORDS, RESULTS, RUN
+from navila_eval.jsonl import read_jsonl
+from navila_eval.run_folder import RECORDS, RESULTS, RUN, RunFolder
 from navila_eval.statistics import paired_difference
 
 #: Files of records, with the fields that name one and hold its figures.
@@ -98,7 +98,7 @@ def compare(first: Path, second: Path) -> Comparison:
 def _task(folder: Path) -> str:
     if not (folder / RUN).is_file() or not (folder / RESULTS).is_file():
         raise ConfigError(f"{folder} holds no complete run (no {RUN} and {RESULTS}): name a folder OUTPUT/MODEL/TASK.")
-    run = read_json(folder / RUN)["run"]
+    run = RunFolder(folder).run()
     return f"{run['task']} {run['split']}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from navila.errors import ConfigError
+from navila.errors import ConfigError, DataError
 
 from navila_eval.jsonl import JsonlWriter, drop_cut_line, dumps, read_json, read_jsonl, write_json
 from navila_eval.walk import Record
@@ -71,7 +71,10 @@ class RunFolder:
         Raises:
             DataError: the folder holds no run.
         """
-        return read_json(self.path / RUN)["run"]
+        content = read_json(self.path / RUN)
+        if not isinstance(content, dict) or not isinstance(content.get("run"), dict) or "task" not in content["run"]:
+            raise DataError(f"{self.path / RUN} tells of no run of `navila eval`: name a folder OUTPUT/MODEL/TASK.")
+        return content["run"]
 
     def clear(self) -> None:
         """Remove what a run wrote here, and nothing else."""

@@ -17,7 +17,7 @@ from navila.plugins import default_host
 from navila_eval.benchmark import Benchmark, Request, Results
 from navila_eval.jsonl import read_json, write_json
 from navila_eval.manifest import checkpoint_digest
-from navila_eval.run_folder import RESULTS, RUN
+from navila_eval.run_folder import RESULTS, RUN, RunFolder
 
 if TYPE_CHECKING:
     from navila.endpoint import Endpoint
@@ -174,11 +174,11 @@ def rescore_runs(
     outcomes: list[tuple[str, Results | Exception]] = []
     for path in runs:
         try:
-            facts = read_json(path / RUN)
-            keywords = {**(facts["run"].get("options") or {}), **options}
-            benchmark = make_benchmark(facts["run"]["task"], keywords)
+            run = RunFolder(path).run()
+            keywords = {**(run.get("options") or {}), **options}
+            benchmark = make_benchmark(run["task"], keywords)
             if options:
-                write_json(path / RUN, {**facts, "run": {**facts["run"], "options": keywords}})
+                write_json(path / RUN, {**read_json(path / RUN), "run": {**run, "options": keywords}})
             results = benchmark.rescore(path, judge)
         except NavilaError as error:
             if len(runs) == 1:
@@ -194,7 +194,7 @@ def report_runs(folder: Path) -> list[Path]:
     """Write the page of every complete run in a folder and below.
 
     Raises:
-        ConfigError: there is no run.
+        ConfigError: there is no complete run.
     """
     from navila_eval.navigation_report import ReportSection, write_report
     from navila_eval.question_report import write_question_report
@@ -203,8 +203,8 @@ def report_runs(folder: Path) -> list[Path]:
     for path in _runs_below(folder):
         if not (path / RESULTS).is_file():
             continue
-        run, content = read_json(path / RUN), read_json(path / RESULTS)
-        name = run.get("agent", {}).get("name", path.parent.name)
+        content = read_json(path / RESULTS)
+        name = RunFolder(path).agent().get("name", path.parent.name)
         title = f"{name} on {content['task']} {content['split']}"
         if "samples" in content:
             pages.append(write_question_report(path, content, title=title))
@@ -212,6 +212,8 @@ def report_runs(folder: Path) -> list[Path]:
             section = ReportSection(title=f"{content['task']} {content['split']}", runs={name: path})
             write_report(path / "report.html", [section], title=title)
             pages.append(path / "report.html")
+    if not pages:
+        raise ConfigError(f"No run in {folder} or below is complete: finish one with `navila eval` first.")
     return pages
 
 
