@@ -66,6 +66,14 @@ def test_a_wheel_carries_its_types_licence_and_entry_points(member: Path, wheels
         assert value.replace(".", "/") + ".py" in names
 
 
+def test_the_wheel_of_training_carries_the_presets_that_recipes_show(wheels: dict[str, Path]) -> None:
+    shown = sorted((Path(__file__).parent.parent / "recipes" / "deepspeed").glob("*.json"))
+    assert shown
+    with zipfile.ZipFile(wheels["navila-train"]) as archive:
+        for path in shown:
+            assert archive.read(f"navila_train/presets/{path.name}") == path.read_bytes()
+
+
 @pytest.mark.slow  # each imports everything of one member in an environment of its own, torch and transformers too
 @each_member
 def test_a_wheel_works_with_what_it_declares_and_nothing_else(
