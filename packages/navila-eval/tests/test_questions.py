@@ -151,7 +151,7 @@ def test_processes_and_kills_change_nothing(plugin: Path, data: Path, tmp_path: 
     for _ in range(2):
         killed = subprocess.Popen(command(*flags, "--output-dir", tmp_path / "killed"), stderr=subprocess.DEVNULL)
         before = lines(folder("killed"))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while lines(folder("killed")) < before + 2 and killed.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
