@@ -347,6 +347,10 @@ def test_what_is_wrong_is_said_in_one_sentence(llava: Path, damage: Any, said: s
         ({"config.json": '{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}'}, "navila model build --llm"),
         ({"config.json": '{"model_type": "siglip_vision_model", "architectures": ["SiglipVisionModel"]}'}, "--encoder"),
         ({"config.json": '{"model_type": "bert", "architectures": ["BertModel"]}'}, "expected one of"),
+        (
+            {"config.json": '{"model_type": "llava_mpt", "mm_vision_tower": "x", "architectures": ["AForCausalLM"]}'},
+            "'llava_mpt', no composed model: expected one of",
+        ),
         ({"config.json": '{"model_type": "llava"}'}, "neither llm_cfg, mm_vision_tower nor text_config"),
         ({"config.json": '{"model_type": "llava_llama", "llm_cfg": {}}'}, "no folder llm/"),
     ],

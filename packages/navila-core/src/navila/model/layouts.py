@@ -269,7 +269,8 @@ def _not_composed(folder: Path, raw: Mapping[str, Any]) -> str:
     path, model_type = folder / "config.json", raw.get("model_type")
     architectures = raw.get("architectures")
     named = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+    alone = not {"llm_cfg", "mm_vision_tower"} & raw.keys()
+    if alone and any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
         return (
             f"{path} has model_type {model_type!r}, a language model alone: compose it with an encoder and a projector "
             f"by `navila model build --llm {folder}`."
