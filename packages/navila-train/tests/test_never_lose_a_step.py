@@ -86,7 +86,7 @@ def test_a_time_limit_ends_each_of_several_runs_that_together_equal_one(processe
     train = command(recipe, tmp_path / "run", "--max_steps", 24, "--save_strategy", "no")
     stopped = []
     for _ in range(12):
-        (running,) = processes.start(*train, "--time_limit", "00:01:00", "--time_margin", 56, PACE=0.2)
+        (running,) = processes.start(*train, "--time_limit", "00:01:00", "--time_margin", 50, PACE=0.5)
         code = running.wait()
         if code == 0:
             break
@@ -322,6 +322,7 @@ def test_a_slurm_job_ends_when_squeue_says(tmp_path, monkeypatch, left, seconds)
         (["--time_limit", "12:00"], "--time_limit 12:00 is no time"),
         (["--max_bad_steps", "0"], "--max_bad_steps is 0"),
         (["--spike_factor", "0.5"], "--spike_factor is 0.5"),
+        (["--time_margin", "-1"], "--time_margin is -1.0"),
     ],
 )
 def test_a_wrong_number_is_one_sentence(processes, recipe, tmp_path, flags, match):
@@ -336,7 +337,7 @@ def test_a_wrong_number_is_one_sentence(processes, recipe, tmp_path, flags, matc
 def test_a_training_killed_twenty_times_equals_one_that_was_not(processes, recipe, tmp_path):
     """At any moment: while it begins, in a step, and while it writes or deletes a checkpoint."""
     chance = random.Random(7)
-    flags = ("--max_steps", 200, "--save_steps", 5, "--save_total_limit", 2, "--dataloader_num_workers", 1)
+    flags = ("--max_steps", 240, "--save_steps", 5, "--save_total_limit", 2, "--dataloader_num_workers", 1)
     processes.run(*command(recipe, tmp_path / "whole", *flags))
     train = command(recipe, tmp_path / "run", *flags)
     while_writing = 0
@@ -358,7 +359,7 @@ def test_a_training_killed_twenty_times_equals_one_that_was_not(processes, recip
     said = processes.run(*train)
     assert f"resuming from {tmp_path / 'run' / 'checkpoint-'}" in said
     assert_same_training(tmp_path / "run", tmp_path / "whole")
-    assert checkpoints(tmp_path / "run") == [195, 200]
+    assert checkpoints(tmp_path / "run") == [235, 240]
 
 
 def engine_flags(engine: str) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from navila.errors import CheckpointError, reason
+from navila.errors import CheckpointError, ConfigError, reason
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -53,6 +53,9 @@ class Safety:
         Raises:
             ConfigError: one of them makes no sense.
         """
+        for name in ("time_margin", "hang_timeout", "straggler_factor"):
+            if not getattr(training, name) >= 0:
+                raise ConfigError(f"--{name} is {getattr(training, name)}: give 0 or more.")
         guard = StepGuard(max_bad_steps=training.max_bad_steps, spike_factor=training.spike_factor)
         deadline = from_first(lambda: find_deadline(training.time_limit, started=started, environment=os.environ))
         hosts = gather_objects(socket.gethostname())
