@@ -137,6 +137,12 @@ def test_a_frozen_encoder_keeps_nothing_under_gradient_checkpointing():
     assert kept[0] == kept[1]
 
 
+def test_gradient_checkpointing_works_through_a_frozen_language_model():
+    name, flags = "activations of the language model", ("--tune_mm_projector", "--per_device_train_batch_size", 2)
+    kept = [planned(*flags, *more).memory[name] for more in ((), ("--gradient_checkpointing",))]
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_sequence_parallelism_divides_activations():
     flags = ("--packing", "--packing_tokens", 8192, "--gpus", 4)
     alone, shared = planned(*flags), planned(*flags, "--seq_parallel_size", 4)

@@ -28,6 +28,7 @@ from navila_train.arguments import (
     TuningArguments,
 )
 from navila_train.deepspeed_config import check_matches, read_deepspeed
+from navila_train.reports import check_reports
 
 #: Arguments that name a part of the model, by text or by a config.
 PARTS = ("llm", "vision_tower", "mm_projector")
@@ -103,6 +104,8 @@ def parse_flags(flags: Sequence[str]) -> Arguments:
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"navila train: {' '.join(str(error).split())}") from error
     check_matches(training)
+    if not plan.plan:
+        check_reports(training)
     return Arguments(model=model, data=data, training=training, adapter=adapter, plan=plan, given=given)
 
 

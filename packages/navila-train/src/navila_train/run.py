@@ -32,6 +32,7 @@ from navila_train.evaluation import HeldOut, evaluates, make_callbacks, require_
 from navila_train.feed import Feed, make_feed, open_mixture, texts_of, upcoming
 from navila_train.parse import Arguments
 from navila_train.planning import tell_plan
+from navila_train.reports import name_reports
 from navila_train.safe_trainer import Safety
 from navila_train.sequence_parallel import SequenceGroups, SequenceParallel
 from navila_train.sequence_parallel.groups import check_sizes
@@ -342,6 +343,7 @@ def make_trainer(
     training = arguments.training
     output = Path(training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
+    name_reports(training)
     callbacks = [LogFile(output / LOG), *make_callbacks(arguments)]
     if evaluates(arguments) and held_out is None and not any(isinstance(c, Evaluator) for c in callbacks):
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
@@ -344,6 +345,10 @@ class NavilaForCausalLM(ConversationalModel):
             part = getattr(self, name, None)
             if mode and part is not None and not any(p.requires_grad for p in part.parameters()):
                 part.eval()
+                # Gradients pass through a frozen language model; layers in evaluation mode would not be checkpointed.
+                for layer in part.modules() if name == "llm" else ():
+                    if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+                        layer.training = True
         return self
 
     def enable_input_require_grads(self) -> None:
