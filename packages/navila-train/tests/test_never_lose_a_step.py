@@ -64,7 +64,10 @@ def reached(output: Path, step: int) -> bool:
     return any(line["step"] >= step for line in log_of(output))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGUSR1, signal.SIGINT))],
+)
 def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(processes, recipe, tmp_path, number):
     train = command(
         recipe, tmp_path / "run", "--max_steps", 20, "--save_strategy", "no", "--gradient_accumulation_steps", 2
@@ -82,6 +85,7 @@ def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(processes,
     assert_same_training(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow  # several trainings that take their time
 def test_a_time_limit_ends_each_of_several_runs_that_together_equal_one(processes, recipe, tmp_path):
     train = command(recipe, tmp_path / "run", "--max_steps", 24, "--save_strategy", "no")
     stopped = []
@@ -100,6 +104,7 @@ def test_a_time_limit_ends_each_of_several_runs_that_together_equal_one(processe
     assert_same_training(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow  # waits for an echo to pass
 def test_a_second_signal_stops_at_once(processes, recipe, tmp_path):
     (running,) = processes.start(*command(recipe, tmp_path / "run", "--max_steps", 9, "--hang_timeout", 0), HANG=4)
     running.until(lambda: reached(tmp_path / "run", 3))
@@ -114,6 +119,7 @@ def test_a_second_signal_stops_at_once(processes, recipe, tmp_path):
     assert checkpoints(tmp_path / "run") == []
 
 
+@pytest.mark.slow  # three trainings of two processes
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(processes, recipe, tmp_path):
     train = command(
         recipe, tmp_path / "run", "--max_steps", 12, "--save_strategy", "no", "--gradient_accumulation_steps", 2
@@ -132,6 +138,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(processes, recipe, tmp_
     assert_same_training(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow  # two trainings of two processes
 def test_a_group_that_shares_rows_stops_too(processes, recipe, tmp_path):
     train = command(recipe, tmp_path / "run", "--max_steps", 40, "--seq_parallel_size", 2, "--save_strategy", "no")
     ranks = processes.start(*train, ranks=2, PACE=0.05)
@@ -177,6 +184,7 @@ def test_too_many_bad_steps_in_a_row_end_training_with_their_samples(processes, 
     assert "--max_bad_steps" in last
 
 
+@pytest.mark.slow  # three trainings
 def test_spikes_are_left_out_when_asked_for_and_remembered_over_a_stop(processes, recipe, tmp_path):
     flags = ("--max_steps", 24, "--spike_factor", 3, "--save_steps", 18, "--save_total_limit", 1)
     whole = processes.run(*command(recipe, tmp_path / "whole", *flags), SPIKE=22)
@@ -190,6 +198,7 @@ def test_spikes_are_left_out_when_asked_for_and_remembered_over_a_stop(processes
     assert_same_training(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow  # waits for a timeout
 def test_a_hang_names_the_rank_that_is_waited_for(processes, recipe, tmp_path):
     train = command(recipe, tmp_path / "run", "--max_steps", 9, "--hang_timeout", 15)
     ranks = processes.start(*train, ranks=3, HANG="4:1")
