@@ -70,7 +70,7 @@ class EngineTrainer(transformers.Trainer):
 
     @property
     def sharded(self) -> bool:
-        """Whether FSDP2 divides the model, where there are several processes."""
+        """Whether the model is trained under FSDP2, which divides it where there are several processes."""
         return self.args.engine == fsdp.NAME
 
     @property
@@ -80,7 +80,7 @@ class EngineTrainer(transformers.Trainer):
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         # Under FSDP2 the parts go there one by one.
-        if not self.sharded:
+        if not self.sharded or self.args.world_size == 1:
             super()._move_model_to_device(model, device)
 
     def _prepare_for_training(
