@@ -13,7 +13,7 @@ import pytest
 from navila.errors import DataError
 from navila_eval.scoring import captions, scanqa
 from navila_eval.scoring.meteor import Meteor, find_meteor
-from navila_eval.scoring.ptb import caption_words, tokenise
+from navila_eval.scoring.ptb import caption_lines, caption_words, tokenise
 
 TOLERANCE = 1e-9
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("scanqa_vectors.json").read_text(encoding="utf-8"))
@@ -102,6 +102,13 @@ def test_a_meteor_that_does_not_run_is_one_sentence(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_tokens_are_those_of_the_penn_treebank_tokenizer(text: str, tokens: str) -> None:
     assert " ".join(tokenise(text)) == tokens
+
+
+def test_captions_are_lines_of_one_file_to_the_tokenizer() -> None:
+    lines = caption_lines(["chair no.", "2 chairs", "chair no.", "two", "no. ", "2"])
+
+    assert lines == ["chair no.", "2 chairs", "chair no", "two", "no", "2"]
+    assert caption_lines([]) == []
 
 
 def test_punctuation_is_dropped_and_brackets_stay() -> None:

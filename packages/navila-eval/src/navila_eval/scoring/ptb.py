@@ -1,14 +1,14 @@
 """Words of English captions as coco-caption's tokenizer gives them, without its Java program.
 
 That is Stanford's Penn Treebank tokenizer, in lower case, with punctuation dropped. Its rules were learned by running
-it: of WordNet's 117,659 glosses all but nine come out the same. Telephone numbers and rare emoticons are left out, and
-that it looks into the next caption, where `no.` ends one and a number begins the other.
+it: of WordNet's 117,659 glosses all but nine come out the same. Telephone numbers and rare emoticons are left out.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
 #: Tokens coco-caption drops. It names brackets in capitals (-LRB-) but tokenises to lower case, so brackets stay.
 PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
@@ -16,7 +16,23 @@ PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 
 def caption_words(text: str) -> str:
     """`text` as words divided by single spaces: lower case, Penn Treebank tokens, punctuation dropped."""
-    return " ".join(token for token in tokenise(text) if token not in PUNCTUATION)
+    return _words(tokenise(text))
+
+
+def caption_lines(texts: Sequence[str]) -> list[str]:
+    """`caption_words` of captions that are lines of one file, as coco-caption hands them over.
+
+    There `no.` is one token before a number, at the end of a caption also before the next caption's.
+    """
+    numbers_follow = [bool(_DIGIT.match(text)) for text in [*texts[1:], ""]] if texts else []
+    return [
+        _words(tokenise(f"{text}\n0")[:-1] if number_follows else tokenise(text))
+        for text, number_follows in zip(texts, numbers_follow, strict=True)
+    ]
+
+
+def _words(tokens: Sequence[str]) -> str:
+    return " ".join(token for token in tokens if token not in PUNCTUATION)
 
 
 def tokenise(text: str) -> list[str]:
@@ -144,6 +160,7 @@ def _rules() -> tuple[re.Pattern[str], ...]:
 
 
 _RULES = _rules()
+_DIGIT = re.compile(r"\d")
 _SPACE = re.compile(r"[\s\u00a0\u200b\ufeff]+")
 _FRACTION = re.compile(r"\d{1,4}[- ]\d{1,4}/\d{1,4}")
 _QUOTES = frozenset({"''", "``", *"\"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"})

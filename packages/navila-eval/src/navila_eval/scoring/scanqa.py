@@ -12,7 +12,7 @@ from typing import Literal
 
 from navila_eval.scoring.captions import bleu, cider, rouge_l
 from navila_eval.scoring.meteor import Meteor
-from navila_eval.scoring.ptb import caption_words
+from navila_eval.scoring.ptb import caption_lines
 from navila_eval.scoring.text import mean
 
 Profile = Literal["scanqa-official", "leo", "llava-3d", "video-3d-llm"]
@@ -27,8 +27,8 @@ class Rules:
 
     clean: Callable[[str], str]
     """Applied to the prediction and to every answer, before exact match too."""
-    tokenise: Callable[[str], str]
-    """From a cleaned text to words divided by spaces, for BLEU, ROUGE-L, CIDEr and METEOR."""
+    tokenise: Callable[[Sequence[str]], list[str]]
+    """From cleaned texts to words divided by spaces, for BLEU, ROUGE-L, CIDEr and METEOR."""
     trim: Callable[[str], str] = str
     """Applied to the prediction alone, and not before exact match."""
     in_order: bool = False
@@ -68,10 +68,10 @@ _CLEANING = (
 )
 
 PROFILES: dict[Profile, Rules] = {
-    "scanqa-official": Rules(clean=str, tokenise=caption_words),
-    "leo": Rules(clean=clean_answer, tokenise=str, in_order=True),
-    "llava-3d": Rules(clean=clean_answer, tokenise=caption_words),
-    "video-3d-llm": Rules(clean=str, tokenise=str, trim=lambda text: text.rstrip(".")),
+    "scanqa-official": Rules(clean=str, tokenise=caption_lines),
+    "leo": Rules(clean=clean_answer, tokenise=list, in_order=True),
+    "llava-3d": Rules(clean=clean_answer, tokenise=caption_lines),
+    "video-3d-llm": Rules(clean=str, tokenise=list, trim=lambda text: text.rstrip(".")),
 }
 
 
@@ -127,8 +127,9 @@ def score(
     """
     rules = PROFILES[profile]
     given = [prediction or "" for prediction in predictions]
-    hypotheses = [rules.tokenise(rules.trim(rules.clean(prediction))) for prediction in given]
-    references = [[rules.tokenise(rules.clean(answer)) for answer in texts] for texts in answers]
+    hypotheses = rules.tokenise([rules.trim(rules.clean(prediction)) for prediction in given])
+    tokenised = iter(rules.tokenise([rules.clean(answer) for texts in answers for answer in texts]))
+    references = [[next(tokenised) for _ in texts] for texts in answers]
     bleus = bleu(hypotheses, references)
     ciders = cider(hypotheses, references)
     rouges = [rouge_l(hypothesis, texts) for hypothesis, texts in zip(hypotheses, references, strict=True)]
