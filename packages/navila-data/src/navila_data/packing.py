@@ -76,5 +76,5 @@ def default_budget(memory: int | None = None) -> int:
     if memory is None:
         if not torch.cuda.is_available():
             return 4096
-        memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        memory = int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     return max(int(memory / 80e9 * 16384) // 1024 * 1024, 2048)
