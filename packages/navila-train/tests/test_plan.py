@@ -190,6 +190,7 @@ def test_the_command_tells_a_table_and_writes_json(tmp_path: Path, capsys: pytes
         (["--plan_mfu", "40"], "share between 0 and 1"),
         (["--gpus", "3", "--seq_parallel_size", "2"], "does not divide the number of processes, 3"),
         (["--mm_projector", "mlp_up"], "mlp_up"),
+        (["--llm", '{"model_type": "llama", "hidden_size": "wide"}'], "describe no model .*hidden_size"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(flags: list[str], match: str):

@@ -19,7 +19,7 @@ def check_reports(training: TrainingArguments) -> None:
     Raises:
         MissingDependencyError: a package is missing.
     """
-    for name in training.report_to:
+    for name in training.report_to or ():
         packages = _PACKAGES.get(name, ())
         if packages and not any(find_spec(package) for package in packages):
             raise MissingDependencyError(f"--report_to {name} needs a package: run `pip install {packages[0]}`.")

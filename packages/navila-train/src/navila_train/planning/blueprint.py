@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from navila.errors import ConfigError
+from navila.errors import ConfigError, NavilaError
 from navila.model import NavilaForCausalLM
 from navila.model.components import llm_backend, projector, projector_spec, vision_encoder, vision_encoder_spec
 from navila.model.config import NavilaConfig
@@ -18,6 +18,7 @@ from navila.model.location import checkpoint_folder, read_json, read_root
 from navila.model.nvila import Nvila
 from navila.model.weights import cast_parameters
 from navila.plugins import default_host
+from navila.registry import one_line
 
 from navila_train.parse import Arguments
 
@@ -80,26 +81,35 @@ class Blueprint:
         Raises:
             ConfigError: the parts do not fit.
         """
+        try:
+            with torch.device("meta"):
+                model = self._build(attn_implementation, layers)
+        except NavilaError:
+            raise
+        except Exception as error:
+            # transformers and torch refuse sizes that do not fit together in words of their own.
+            raise ConfigError(f"The configs of the parts describe no model ({one_line(error)}): mend them.") from error
+        cast_parameters(model, dtype)
+        return model
+
+    def _build(self, attn_implementation: str | None, layers: int | None) -> NavilaForCausalLM:
         # A list of what each layer is, is made anew for another number of them.
         llm = self.llm if layers is None else {**_without(self.llm, "layer_types"), "num_hidden_layers": layers}
         encoder_class = vision_encoder(str(self.vision_tower["model_type"]))
         nvila = Nvila.of(self.root.to_dict())
-        with torch.device("meta"):
-            live = self._backend().build(llm, attn_implementation=attn_implementation)
-            encoder = encoder_class(
-                encoder_class.select_config(self.vision_tower),
-                select_layer=self.root.mm_vision_select_layer,
-                select_feature=self.root.mm_vision_select_feature,
-                **self.root.s2_options(),
-            )
-            sizes = {
-                "mm_hidden_size": encoder.out_features * (1 if nvila is None else nvila.width_factor),
-                "hidden_size": live.config.get_text_config().hidden_size,
-            }
-            joint = projector(str(self.mm_projector["mm_projector_type"]))({**sizes, **self.mm_projector})
-            model = NavilaForCausalLM(self.root, llm=live, vision_tower=encoder, mm_projector=joint)
-        cast_parameters(model, dtype)
-        return model
+        live = self._backend().build(llm, attn_implementation=attn_implementation)
+        encoder = encoder_class(
+            encoder_class.select_config(self.vision_tower),
+            select_layer=self.root.mm_vision_select_layer,
+            select_feature=self.root.mm_vision_select_feature,
+            **self.root.s2_options(),
+        )
+        sizes = {
+            "mm_hidden_size": encoder.out_features * (1 if nvila is None else nvila.width_factor),
+            "hidden_size": live.config.get_text_config().hidden_size,
+        }
+        joint = projector(str(self.mm_projector["mm_projector_type"]))({**sizes, **self.mm_projector})
+        return NavilaForCausalLM(self.root, llm=live, vision_tower=encoder, mm_projector=joint)
 
     def _backend(self) -> Any:
         return llm_backend(str(self.llm["model_type"]))
