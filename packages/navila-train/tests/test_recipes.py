@@ -88,6 +88,7 @@ def configs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow  # plans of models of eight billion parameters
 @pytest.mark.parametrize(
     ("name", "gpu", "gpus", "tokens"),
     # Tokens of the longest sample that the recipe is made for.
