@@ -201,7 +201,7 @@ COMMON_TRAINER_FLAGS = (
     ("logging_steps", "Steps between log lines. [default: 500]"),
     ("eval_strategy", "When to evaluate: no, steps (every --eval_steps), epoch. [default: no]"),
     ("eval_steps", "Steps between evaluations; --logging_steps when not given."),
-    ("load_best_model_at_end", "Keep the best checkpoint, by --metric_for_best_model, else eval_loss. [default: False]"),
+    ("load_best_model_at_end", "Keep the best checkpoint, by --metric_for_best_model, or by eval_loss."),
     ("seed", "[default: 42]"),
     ("dataloader_num_workers", "Processes that load data. [default: 0]"),
     ("resume_from_checkpoint", "Checkpoint to resume; by default the newest complete one; `none` begins anew."),
