@@ -83,9 +83,12 @@ class Saying(Agent[list[str]]):
     def __init__(self, *sentences: str) -> None:
         self.sentences = sentences
         self.seen: dict[int, list[Observation]] = {}
+        self._states: list[list[str]] = []
 
     def begin(self, episode: Episode, simulator: Any) -> list[str]:
         state = list(self.sentences)
+        # Kept, so that no later one gets its id.
+        self._states.append(state)
         self.seen[id(state)] = []
         return state
 

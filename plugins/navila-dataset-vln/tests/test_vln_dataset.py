@@ -111,8 +111,8 @@ def test_a_malformed_record_is_named(tmp_path: Path, change: dict, match: str):
         ("[\n{}\n", "line 3"),
         ("[\n{}\n]x", "line 3"),
         ("", "is empty"),
-        ("[1]", "line 1: '1' stands"),
-        ('["a"]', "line 1: '\"a\"' stands"),
+        ("[1]", "line 1: expected an object, got int"),
+        ('["a"]', "line 1: expected an object, got str"),
         ("[[1]]", "line 1: expected an object, got list"),
     ],
 )

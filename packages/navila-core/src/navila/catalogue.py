@@ -45,7 +45,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
             "siglip-so400m-224",
             "siglip-so400m-384",
         ),
-        model_types=("siglip_vision_model", "siglip"),
+        model_types=("siglip_vision_model", "siglip", "siglip2_vision_model", "siglip2"),
     ),
     CatalogueEntry(
         dist="navila-encoder-clip",

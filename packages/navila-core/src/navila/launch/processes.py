@@ -133,6 +133,9 @@ def _kill_all(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _kill_tree(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        # A shell would go on with its next line once what it waits for is dead, and might end with 0.
+        os.kill(pid, signal.SIGSTOP)
     # The root last: once it is gone, whoever waits for it goes on.
     for child in children_of(pid):
         _kill_tree(child)
