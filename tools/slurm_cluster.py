@@ -132,7 +132,7 @@ def _told(variables: Mapping[str, str], *command: str) -> str:
     return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False).stdout
 
 
-def _wait(done: Callable[[], bool], problem: str, seconds: float = 20.0) -> None:
+def _wait(done: Callable[[], bool], problem: str, seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
