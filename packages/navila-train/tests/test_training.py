@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import navila
@@ -109,39 +106,6 @@ def test_a_finished_training_is_left_alone(trained: Path, recipe: Path, capsys: 
     train("--config", recipe, "--output_dir", trained)
     assert "finished" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
-
-
-@pytest.mark.slow  # three trainings in processes of their own
-def test_a_killed_training_resumes_to_the_same_weights(recipe: Path, tmp_path: Path):
-    """Killed in the middle of an epoch, the run goes on with the samples, optimizer and random state it had."""
-    flags = ("--max_steps", 300, "--save_steps", 30, "--save_total_limit", 2, "--history_dropout", 0.5)
-    killed = subprocess.Popen(process(recipe, tmp_path / "killed", *flags), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "killed" / "checkpoint-30" / "trainer_state.json").exists():
-        assert killed.poll() is None, killed.stderr.read() if killed.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert not (tmp_path / "killed" / "training.json").exists()
-    # The checkpoint that was being written when the process died.
-    partial = tmp_path / "killed" / "checkpoint-299"
-    shutil.copytree(next((tmp_path / "killed").glob("checkpoint-*")), partial)
-    (partial / "trainer_state.json").write_text('{"global_')
-    resumed = subprocess.run(process(recipe, tmp_path / "killed", *flags), capture_output=True, text=True, check=False)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming from" in resumed.stderr
-    whole = subprocess.run(process(recipe, tmp_path / "whole", *flags), capture_output=True, text=True, check=False)
-    assert whole.returncode == 0, whole.stderr
-    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == set(LAYOUT)
-    losses = [
-        {line["step"]: line["loss"] for line in log_of(tmp_path / name) if "loss" in line}
-        for name in ("killed", "whole")
-    ]
-    assert losses[0] == losses[1]
-    told = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("killed", "whole")]
-    assert abs(told[0]["loss"] - told[1]["loss"]) < 1e-4
-    assert told[0]["frames"].keys() == told[1]["frames"].keys()
 
 
 @pytest.mark.slow  # two trainings in processes of their own
