@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -284,6 +284,22 @@ def test_empty_and_strange_answers_are_kept(tmp_path: Path) -> None:
     assert rescored.metrics == results.metrics
     kept = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().split("\n")[:-1]]
     assert [record["output"] for record in kept] == texts
+
+
+def test_what_a_server_scores_is_written_beside_the_results(tmp_path: Path) -> None:
+    class Sent(Colours):
+        """Its truth is not published."""
+
+        def score_sample(self, record: Record) -> dict[str, float]:
+            return {}
+
+        def submission(self, records: Sequence[Record]) -> dict[str, str]:
+            return {"answers.csv": "".join(f"{record['id']},{record['answer']}\n" for record in records)}
+
+    results = run_questions(Sent(questions(3)), request(tmp_path / "run"))
+    assert results.metrics == {}
+    assert (tmp_path / "run" / "answers.csv").read_text() == "q0,answer 0\nq1,answer 1\nq2,answer 2\n"
+    assert results.content["submission"] == ["answers.csv"]
 
 
 def test_two_runs_are_compared_sample_by_sample(tmp_path: Path) -> None:

@@ -336,6 +336,6 @@ def _show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> Non
             console.print(f"{task}: failed: {outcome}", markup=False)
         else:
             console.print(results_table(task, outcome))
-            console.print(f"{outcome.path / 'results.json'}", markup=False, soft_wrap=True)
-            if (outcome.path / "report.html").exists():
-                console.print(f"{outcome.path / 'report.html'}", markup=False, soft_wrap=True)
+            for name in ("results.json", "report.html", *outcome.content.get("submission", ())):
+                if (outcome.path / name).exists():
+                    console.print(f"{outcome.path / name}", markup=False, soft_wrap=True)

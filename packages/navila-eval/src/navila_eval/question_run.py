@@ -112,7 +112,10 @@ def finish(
     scores = benchmark.score(judged)
     scored = [{**record, "score": dict(score)} for record, score in zip(judged, scores.samples, strict=True)]
     write_atomically(folder.path / SAMPLES, "".join(dumps(record) + "\n" for record in scored))
-    content = strict(summarise(scored, scores, run, folder.agent()))
+    submission = benchmark.submission(scored) or {}
+    for name, text in submission.items():
+        write_atomically(folder.path / name, text)
+    content = strict({**summarise(scored, scores, run, folder.agent()), "submission": list(submission)})
     write_question_report(folder.path, content, title=f"{folder.agent().get('name')} on {run['task']} {run['split']}")
     folder.finish(content)
     return results_of(folder.path, content)
