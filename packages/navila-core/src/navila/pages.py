@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 #: Bars of a histogram at most; more values than that are put together in equal steps.
@@ -81,6 +81,54 @@ def histogram(counts: Mapping[int, int], *, unit: str) -> str:
         f'<svg class="histogram" viewBox="0 0 320 100" preserveAspectRatio="none" role="img">{columns}</svg>'
         f'<div class="axis"><span>{low:,}</span><span>median {median(counts):,} {html.escape(unit)}</span>'
         f"<span>{high:,}</span></div>"
+    )
+
+
+#: Size of a cell of a heat map, and what is left for names of rows and columns, in units of the figure.
+_CELL, _LEFT, _BELOW = (44, 26), 74, 46
+
+
+def heat_map(
+    *,
+    values: Sequence[Sequence[float | None]],
+    columns: Sequence[object],
+    rows: Sequence[object],
+    x: str,
+    y: str,
+) -> str:
+    """An SVG figure of (rows, columns) fractions, darker the greater; None is an empty cell.
+
+    Args:
+        values: 0 … 1.
+        columns: their names, from the left.
+        rows: their names, from the top.
+        x: what the columns are.
+        y: what the rows are.
+    """
+    wide, high = _CELL
+    width, height = wide * len(columns), high * len(rows)
+    cells = ""
+    for j, row in enumerate(values):
+        for i, value in enumerate(row):
+            said = f"{x} {columns[i]}, {y} {rows[j]}: {'not measured' if value is None else f'{value:.3f}'}"
+            style = "" if value is None else f' style="fill: color-mix(in oklab, var(--mark) {value:.1%}, var(--rail))"'
+            cells += (
+                f'<rect x="{i * wide + 1}" y="{j * high + 1}" width="{wide - 2}" height="{high - 2}" rx="3"{style}>'
+                f"<title>{html.escape(said)}</title></rect>"
+            )
+            if value is not None:
+                tone = ' class="on"' if value > 0.65 else ""
+                cells += f'<text x="{(i + 0.5) * wide}" y="{(j + 0.5) * high + 4}"{tone}>{value:.2f}</text>'
+    names = "".join(
+        f'<text x="{(i + 0.5) * wide}" y="{height + 16}">{html.escape(str(n))}</text>' for i, n in enumerate(columns)
+    ) + "".join(
+        f'<text x="-8" y="{(j + 0.5) * high + 4}" class="row">{html.escape(str(n))}</text>' for j, n in enumerate(rows)
+    )
+    return (
+        f'<svg class="heat" viewBox="{-_LEFT} 0 {width + _LEFT} {height + _BELOW}" role="img" '
+        f'style="max-width: {1.3 * (width + _LEFT):.0f}px">{cells}{names}'
+        f'<text x="{width / 2}" y="{height + 38}">{html.escape(x)}</text>'
+        f'<text transform="translate({14 - _LEFT} {height / 2}) rotate(-90)">{html.escape(y)}</text></svg>'
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from navila.errors import NavilaError
 from navila.files import write_atomically
-from navila.pages import histogram, image_uri, page
+from navila.pages import heat_map, histogram, image_uri, page
 
 from navila_eval.jsonl import read_jsonl
 
@@ -39,7 +39,7 @@ document.getElementById("find").addEventListener("input", event => {
 def write_question_report(folder: Path, content: Mapping[str, Any], *, title: str) -> Path:
     """Write `report.html` of a complete run into its folder."""
     records, _ = read_jsonl(folder / "samples.jsonl")
-    body = "".join([_metrics(content), _plots(records), _samples(records)])
+    body = "".join([_metrics(content), _parts(content), _plots(records), _samples(records)])
     path = folder / "report.html"
     write_atomically(path, page(title, body, style=_STYLE, script=_SCRIPT, footer=_footer(content)))
     return path
@@ -58,6 +58,27 @@ def _metrics(content: Mapping[str, Any]) -> str:
         f"{html.escape(counters)}.</p>"
         "<table><thead><tr><th>metric</th><th>value</th><th>95 % interval</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _parts(content: Mapping[str, Any]) -> str:
+    """What the benchmark shows of its own: heat maps and tables."""
+    maps = [f"<h2>{html.escape(t)}</h2>{heat_map(**facts)}" for t, facts in content.get("heat_maps", {}).items()]
+    return "".join([*maps, *(_table(title, rows) for title, rows in content.get("tables", {}).items())])
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for figures in rows.values() for column in figures))
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in ("", *columns))
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>"
+        + "".join(f"<td>{html.escape(str(figures.get(column, '')))}</td>" for column in columns)
+        + "</tr>"
+        for name, figures in rows.items()
+    )
+    return (
+        f"<h2>{html.escape(title)}</h2>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 

@@ -42,6 +42,8 @@ def summarise(
             **({"without_verdict": n} if (n := sum(bool(record.get("judge_error")) for record in records)) else {}),
             **scores.counts,
         },
+        **({"tables": dict(scores.tables)} if scores.tables else {}),
+        **({"heat_maps": dict(scores.heat_maps)} if scores.heat_maps else {}),
         "failed_samples": [{"id": record["id"], "error": record["error"]} for record in failed[:NAMED]],
         "run": dict(run),
         "agent": dict(agent),

@@ -76,6 +76,10 @@ class Scores:
     """95 % intervals of metrics that are no means (`navila_eval.statistics.bootstrap_statistic`)."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What else is worth telling."""
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Figures of parts of the samples, as JSON: by title, rows by name, and in a row figures by column."""
+    heat_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By title the keywords of `navila.pages.heat_map`."""
 
 
 class QuestionBenchmark(Benchmark):
