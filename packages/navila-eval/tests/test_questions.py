@@ -25,6 +25,7 @@ from navila_eval.comparison import compare
 from navila_eval.judging import Judge
 from navila_eval.question_run import rescore_questions, run_questions
 from navila_eval.questions import Question, QuestionBenchmark, Record
+from navila_eval.scoring.judges import JudgePrompt
 from PIL import Image
 
 demo = pytest.importorskip("navila_demo", reason="needs the model of navila-demo")
@@ -372,6 +373,31 @@ def test_a_judge_is_asked_once_and_its_garbage_counted(server: Any, tmp_path: Pa
     asked.clear()
     assert rescore_questions(benchmark, tmp_path / "run", judge).metrics == results.metrics
     assert not asked
+
+
+def test_a_judge_is_asked_several_things_and_told_of_its_task(server: Any, tmp_path: Path) -> None:
+    class Aspects(Colours):
+        """Asks about two aspects of the last answer, knowing the first one."""
+
+        def judge_prompts(self, records: Sequence[Record]) -> list[Any]:
+            user = f"{records[0]['output']} and {records[1]['output']}?"
+            names = {"detail": JudgePrompt(system="Look closely.", user=user), "context": "And all of it?"}
+            return [None, names]
+
+        def score_sample(self, record: Record) -> dict[str, float]:
+            return {name: float(verdict is True) for name, verdict in record.get("verdict", {}).items()}
+
+    url, asked, replies = server
+    replies[:] = ["yes", "perhaps"]
+    judge = Judge(model="wise", api_base=url, parallel=1)
+    results = run_questions(Aspects(questions(2)), request(tmp_path / "run", judge=judge))
+    assert asked[0]["messages"] == [
+        {"role": "system", "content": "Look closely."},
+        {"role": "user", "content": "answer 0 and answer 1?"},
+    ]
+    assert [message["role"] for message in asked[1]["messages"]] == ["user"]
+    assert results.metrics == {"detail": 1.0, "context": 0.0}
+    assert results.failed == 1
 
 
 def test_a_checkpoint_judges_too(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Question:
     Raises:
         ValueError: it has the wrong form; the message says what is wrong with it.
     """
+    system: str = ""
+    """What the one who answers is told about its task before."""
     images: Callable[[], Sequence[Image]] = tuple
     """What is shown before the prompt.
 
@@ -67,7 +69,7 @@ class Answerer(ABC):
     """Questions asked at a time."""
 
     @abstractmethod
-    def answer(self, prompt: str, images: Sequence[Image], seed: int) -> str:
+    def answer(self, prompt: str, images: Sequence[Image], seed: int, *, system: str = "") -> str:
         """The answer to one question.
 
         Raises:
@@ -91,10 +93,11 @@ class EndpointAnswerer(Answerer):
         self._stopped = threading.Event()
         self._answered = False
 
-    def answer(self, prompt: str, images: Sequence[Image], seed: int) -> str:
+    def answer(self, prompt: str, images: Sequence[Image], seed: int, *, system: str = "") -> str:
         parts = [*(image_part(_jpeg(image)) for image in images), text_part(prompt)]
         content = parts if images else prompt
-        messages = [{"role": "user", "content": content}]
+        told = [{"role": "system", "content": system}] if system else []
+        messages = [*told, {"role": "user", "content": content}]
         most = self.endpoint.attempts
         endpoint = replace(self.endpoint, attempts=most if self._answered else min(FIRST_ATTEMPTS, most))
         answer = endpoint.ask(messages, wait=self._pause, seed=seed, **self.settings)
@@ -118,8 +121,9 @@ class ModelAnswerer(Answerer):
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
         self.settings = {"max_new_tokens": max_tokens, **sampling}
 
-    def answer(self, prompt: str, images: Sequence[Image], seed: int) -> str:
-        return self.model.generate_content([*images, prompt], seed=seed, **self.settings)
+    def answer(self, prompt: str, images: Sequence[Image], seed: int, *, system: str = "") -> str:
+        text = f"{system}\n\n{prompt}" if system else prompt
+        return self.model.generate_content([*images, text], seed=seed, **self.settings)
 
 
 class AnswerLog:
@@ -242,7 +246,7 @@ def _ask(question: Question, answerer: Answerer) -> Any:
     # What is drawn follows from the question alone, whenever and by whomever it is asked.
     seed = int(question.key[:7], 16)
     for number in range(TRIES):
-        text = answerer.answer(prompt, images, seed + number)
+        text = answerer.answer(prompt, images, seed + number, system=question.system)
         try:
             return question.read(text)
         except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from navila_data.answering import (
 )
 
 from navila_eval.progress import SampleProgress
+from navila_eval.scoring.judges import JudgePrompt
 
 if TYPE_CHECKING:
     from navila_eval.questions import QuestionBenchmark, Record
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 REPLIES = "judge.jsonl"
 #: Longest reply in tokens.
 REPLY_TOKENS = 256
+#: What a judge is asked: one thing, or several by name.
+AskJudge = str | JudgePrompt | Mapping[str, str | JudgePrompt]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +63,14 @@ def judge_all(
 ) -> list[Record]:
     """The records with a `verdict` each where the benchmark asks for one.
 
-    A record without one, after all attempts, has `judge_error` instead and stays among those that are scored.
+    A record without one, or without one of several, after all attempts, has `judge_error` and stays among those that
+    are scored.
 
     Raises:
         ConfigError: the benchmark takes a judge and none is given.
         EndpointError: the judge cannot be asked at all; replies so far are kept.
     """
-    prompts = [None if record["error"] else benchmark.judge_prompt(record) for record in records]
+    prompts = benchmark.judge_prompts(records)
     if all(prompt is None for prompt in prompts):
         return list(records)
     if judge is None:
@@ -74,12 +78,11 @@ def judge_all(
             record if prompt is None else {**record, "verdict": benchmark.verdict_by_rules(record)}
             for record, prompt in zip(records, prompts, strict=True)
         ]
-    keys = [question_key({"judge": judge.model, "prompt": prompt}) for prompt in prompts]
-    questions = [
-        Question(key=key, where=f"sample {record['id']}", prompt=prompt, read=benchmark.verdict)
-        for key, prompt, record in zip(keys, prompts, records, strict=True)
-        if prompt is not None
+    asked = [
+        [_question(judge, prompt, f"sample {record['id']}", benchmark.verdict) for prompt in _several(prompts_of_one)]
+        for prompts_of_one, record in zip(prompts, records, strict=True)
     ]
+    questions = [question for questions_of_one in asked for question in questions_of_one]
     log = AnswerLog(folder / REPLIES)
     try:
         failures: dict[str, str] = {}
@@ -88,17 +91,31 @@ def judge_all(
             with SampleProgress("judging", total=len(questions), quiet=quiet) as progress:
                 failures = answer_all(questions, judge.answerer(), log, progress=progress.step)
         return [
-            record if prompt is None else {**record, **_verdict(key, log, failures)}
-            for record, prompt, key in zip(records, prompts, keys, strict=True)
+            record if prompt is None else {**record, **_verdict(prompt, [q.key for q in of_one], log, failures)}
+            for record, prompt, of_one in zip(records, prompts, asked, strict=True)
         ]
     finally:
         log.close()
 
 
-def _verdict(key: str, log: AnswerLog, failures: dict[str, str]) -> dict[str, Any]:
-    if key in log:
-        return {"verdict": log[key]}
-    return {"verdict": None, "judge_error": failures.get(key, "there is no reply")}
+def _several(prompt: AskJudge | None) -> list[str | JudgePrompt]:
+    return [] if prompt is None else list(prompt.values()) if isinstance(prompt, Mapping) else [prompt]
+
+
+def _question(judge: Judge, prompt: str | JudgePrompt, where: str, read: Callable[[str], Any]) -> Question:
+    if isinstance(prompt, str):
+        return Question(
+            key=question_key({"judge": judge.model, "prompt": prompt}), where=where, prompt=prompt, read=read
+        )
+    key = question_key({"judge": judge.model, "system": prompt.system, "prompt": prompt.user})
+    return Question(key=key, where=where, prompt=prompt.user, system=prompt.system, read=read)
+
+
+def _verdict(prompt: AskJudge, keys: Sequence[str], log: AnswerLog, failures: dict[str, str]) -> dict[str, Any]:
+    failed = {key: failures.get(key, "there is no reply") for key in keys if key not in log}
+    verdicts = [None if key in failed else log[key] for key in keys]
+    found = dict(zip(prompt, verdicts, strict=True)) if isinstance(prompt, Mapping) else verdicts[0]
+    return {"verdict": found, **({"judge_error": next(iter(failed.values()))} if failed else {})}
 
 
 def judge_of(model: str | None, api_base: str | None) -> Judge | None:

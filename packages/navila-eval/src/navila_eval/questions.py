@@ -22,7 +22,7 @@ from navila_eval.jsonl import dumps
 if TYPE_CHECKING:
     from navila.model.media import Part
 
-    from navila_eval.judging import Judge
+    from navila_eval.judging import AskJudge, Judge
 
 #: A line of `samples.jsonl`: see `Question.record` and what `navila_eval.question_run` adds.
 Record = dict[str, Any]
@@ -100,12 +100,16 @@ class QuestionBenchmark(Benchmark):
         """The answer in `record["output"]`, as JSON; None where there is none in it."""
         return record["output"].strip() or None
 
-    def judge_prompt(self, record: Record) -> str | None:
+    def judge_prompt(self, record: Record) -> AskJudge | None:
         """What a judge is asked about an answer; None where none is needed."""
         return None
 
+    def judge_prompts(self, records: Sequence[Record]) -> Sequence[AskJudge | None]:
+        """What a judge is asked about each record; overridden where it is shown several answers together."""
+        return [None if record["error"] else self.judge_prompt(record) for record in records]
+
     def verdict(self, reply: str) -> Any:
-        """What a judge's reply says, as JSON.
+        """What a judge's reply says, as JSON; where it is asked several things, `record["verdict"]` has each by name.
 
         Raises:
             ValueError: it has the wrong form; the message says what is wrong with it, and the judge is asked again.
