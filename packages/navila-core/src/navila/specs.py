@@ -81,6 +81,13 @@ class MetricSpec:
     higher_is_better: bool = True
     scale: str = "0-1"
     """Unit or range: `0-1`, `m`, `steps`, `count`."""
+    path: str = ""
+    """Another place of it in `results.json`, such as `results/pope/pope_accuracy,none`: only `/` divides levels."""
+
+    def __post_init__(self) -> None:
+        root, *levels = self.path.split("/")
+        if self.path and (root != "results" or len(levels) < 2 or not all(levels)):
+            raise ValueError(f"the path {self.path!r} of the metric {self.name!r} is not of the form results/TASK/NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,6 +224,39 @@ def compare(first: Path, second: Path, samples: int, as_json: bool) -> None:
 
 @evaluate.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a run.")
+def metrics(folder: Path, paths: tuple[str, ...], as_json: bool) -> None:
+    """Print the figures of all complete runs below FOLDER, or those at PATHs in their results.json.
+
+    A PATH is as in `navila eval metrics runs/eval/MODEL/pope results/pope/f1`.
+    """
+    from navila_eval.runner import figures_of
+
+    found = figures_of(folder)
+    if unknown := [path for path in paths if not any(path in figures for figures in found.values())]:
+        there = ", ".join(sorted({path for figures in found.values() for path in figures})[:12])
+        raise ConfigError(f"No run below {folder} has a figure {unknown[0]}: take one of {there}.")
+    if paths:
+        found = {run: {path: figures[path] for path in paths if path in figures} for run, figures in found.items()}
+    if as_json:
+        from navila_eval.jsonl import dumps
+
+        click.echo(dumps(found, indent=2))
+        return
+    from navila.cli.tables import table
+
+    lines = [
+        (run, path, "n/a" if value is None else repr(value))
+        for run, figures in found.items()
+        for path, value in figures.items()
+    ]
+    # A single figure is what a script asks for.
+    click.echo(lines[0][-1] if len(lines) == len(paths) == 1 else table(("RUN", "PATH", "VALUE"), lines))
+
+
+@evaluate.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def report(folder: Path) -> None:
     """Write the report.html of every complete run below FOLDER anew."""
     from navila_eval.runner import report_runs

@@ -9,6 +9,7 @@ from typing import Any
 from navila_eval.benchmark import Results
 from navila_eval.jsonl import strict
 from navila_eval.manifest import environment
+from navila_eval.metric_paths import paths_of, results_tree
 from navila_eval.questions import Record, Scores
 from navila_eval.statistics import bootstrap_ci
 
@@ -30,7 +31,7 @@ def summarise(
         "format": 1,
         "task": run["task"],
         "split": run["split"],
-        "results": {run["task"]: dict(scores.metrics)},
+        "results": results_tree(run["task"], scores.metrics, paths_of(run["task"])),
         "confidence_95": {
             name: scores.intervals[name] if name in scores.intervals else bootstrap_ci(columns.get(name, ()))
             for name in scores.metrics
@@ -56,7 +57,7 @@ def results_of(path: Path, content: Mapping[str, Any]) -> Results:
     content = strict(content)
     return Results(
         path=path,
-        metrics=content["results"][content["task"]],
+        metrics={name: content["results"][content["task"]][name] for name in content["confidence_95"]},
         intervals=content["confidence_95"],
         count=content["samples"],
         failed=content["counters"]["failed"] + content["counters"].get("without_verdict", 0),

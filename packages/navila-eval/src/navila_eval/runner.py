@@ -10,13 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from navila.errors import ConfigError, NavilaError
+from navila.errors import ConfigError, DataError, NavilaError
 from navila.options import construct, parse_options
 from navila.plugins import default_host
 
 from navila_eval.benchmark import Benchmark, Request, Results
 from navila_eval.jsonl import read_json, write_json
 from navila_eval.manifest import checkpoint_digest
+from navila_eval.metric_paths import numbers
 from navila_eval.run_folder import RESULTS, RUN, RunFolder
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def run_tasks(
             outcomes.append((label, error))
             continue
         outcomes.append((label, result))
-        _add_metrics(output_dir / name / "metrics.json", label, result)
+        _add_metrics(output_dir / name, label, result)
     return outcomes
 
 
@@ -155,11 +156,49 @@ def run_label(task: str, split: str, default_split: str, agent: str = "model") -
     return "-".join(parts)
 
 
-def _add_metrics(path: Path, label: str, results: Results) -> None:
-    """Merge one run's headline figures into `metrics.json`, as `<task>/<metric>`."""
-    metrics = read_json(path) if path.exists() else {}
-    kept = {key: value for key, value in metrics.items() if key.rpartition("/")[0] != label}
-    write_json(path, {**kept, **{f"{label}/{name}": value for name, value in results.metrics.items()}})
+def _add_metrics(folder: Path, label: str, results: Results) -> None:
+    """Write a model's `metrics.json`: the headline figures of its runs, as `TASK/METRIC`."""
+    path = folder / "metrics.json"
+    own = {f"{label}/{name}": value for name, value in results.metrics.items()}
+    while True:
+        kept = read_json(path) if path.exists() else {}
+        found = _headlines(folder)
+        replaced = {label, *(key.rpartition("/")[0] for key in found)}
+        kept = {key: value for key, value in kept.items() if key.rpartition("/")[0] not in replaced}
+        write_json(path, dict(sorted({**kept, **found, **own}.items())))
+        # Another process may have finished a run meanwhile, and written the file before this one did.
+        if _headlines(folder) == found:
+            return
+
+
+def _headlines(folder: Path) -> dict[str, float | None]:
+    """Headline figures of the complete runs in a folder that say which those are."""
+    found: dict[str, float | None] = {}
+    for path in sorted(folder.glob(f"*/{RESULTS}")):
+        try:
+            content = read_json(path)
+            figures = content["results"][content["task"]]
+            found |= {f"{path.parent.name}/{name}": figures[name] for name in content["confidence_95"]}
+        except (DataError, KeyError, TypeError):
+            # Of another kind, or written just now.
+            continue
+    return found
+
+
+def figures_of(folder: Path) -> dict[str, dict[str, float | None]]:
+    """All figures of the complete runs in a folder and below: by `MODEL/TASK`, and by path in `results.json`.
+
+    Raises:
+        NavilaError: there is no complete run.
+    """
+    runs = [path for path in _runs_below(folder) if (path / RESULTS).is_file()]
+    if not runs:
+        raise ConfigError(f"No run in {folder} or below is complete: finish one with `navila eval` first.")
+    named = [path.resolve() for path in runs]
+    return {
+        f"{path.parent.name}/{path.name}": dict(numbers(read_json(path / RESULTS).get("results", {}), "results"))
+        for path in named
+    }
 
 
 def rescore_runs(
@@ -186,7 +225,7 @@ def rescore_runs(
             outcomes.append((path.name, error))
             continue
         outcomes.append((path.name, results))
-        _add_metrics(path.parent / "metrics.json", path.name, results)
+        _add_metrics(path.parent, path.name, results)
     return outcomes
 
 

@@ -1,0 +1,49 @@
+"""Where the figures of a run stand in its `results.json`: paths like `results/pope/pope_accuracy,none`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from navila.plugins import default_host
+
+
+def paths_of(task: str) -> dict[str, str]:
+    """Of a task's metrics that say so, where `results.json` has them beside `results/TASK/NAME`."""
+    specs = [spec for spec in default_host().registry("benchmark").specs() if spec.name == task]
+    return {metric.name: metric.path for metric in specs[0].metrics if metric.path} if specs else {}
+
+
+def results_tree(task: str, metrics: Mapping[str, float | None], paths: Mapping[str, str]) -> dict[str, Any]:
+    """What stands below `results`: each metric under the task's name, and where its path says."""
+    tree: dict[str, Any] = {task: dict(metrics)}
+    for name, path in paths.items():
+        if name in metrics:
+            _, *groups, last = path.split("/")
+            level = tree
+            for group in groups:
+                level = level.setdefault(group, {})
+            level[last] = metrics[name]
+    return tree
+
+
+def pick(content: Any, path: str) -> Any:
+    """What stands at a path; only `/` divides levels, a comma is part of a name.
+
+    Raises:
+        KeyError: nothing does.
+    """
+    for name in path.split("/"):
+        if not isinstance(content, Mapping) or name not in content:
+            raise KeyError(path)
+        content = content[name]
+    return content
+
+
+def numbers(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float | None]]:
+    """All figures below a prefix, with their paths."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}/{name}")
+        elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            yield f"{prefix}/{name}", value
