@@ -10,6 +10,8 @@ import pytest
 
 # For tiny models a second thread costs more than it brings; processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing here is compiled, but bitsandbytes would import the compiler, for seconds in each of hundreds of processes.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 # Test runs in the background, and pytest-xdist's workers, ignore Ctrl-C, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

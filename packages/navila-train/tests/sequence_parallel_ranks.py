@@ -1,6 +1,6 @@
-"""Processes that compute cases together and alone: `python sequence_parallel_ranks.py WORLD FOLDER [CASE ...]`.
+"""Processes that compute cases together and alone: `python sequence_parallel_ranks.py FOLDER WORLD ...`.
 
-Writes FOLDER/results.json: for each case the losses and how far gradients are from those of one process. One start for
+Writes FOLDER/WORLD.json: for each case the losses and how far gradients are from those of one process. One start for
 all cases, and processes forked after the imports, as both take longer than the cases.
 """
 
@@ -249,29 +249,25 @@ def run_disagreement() -> dict[str, Any]:
     return {}
 
 
-def work(rank: int, world: int, folder: Path, wanted: list[str]) -> None:
+def work(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     # Rows of some sixty tokens are of several tiles.
     layout.TILE = 5
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    results: dict[str, Any] = {}
-    for name, case in cases(world).items():
-        if not wanted or name in wanted:
-            results[name] = run_case(case)
-    if not wanted and world < 8:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous{world}", rank=rank, world_size=world)
+    results: dict[str, Any] = {name: run_case(case) for name, case in cases(world).items()}
+    if world < 8:
         for ring in (ring for ring in (1, 2, 4) if world % ring == 0):
             results[f"probes-ring{ring}"] = run_probes(world, ring)
         if world == 2:
             results["disagreement"] = run_disagreement()
     if rank == 0:
-        Path(folder, "results.json").write_text(json.dumps(results, indent=1))
+        Path(folder, f"{world}.json").write_text(json.dumps(results, indent=1))
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    world, folder, *names = sys.argv[1:]
+    folder, *worlds = sys.argv[1:]
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.multiprocessing.start_processes(
-        work, args=(int(world), Path(folder), names), nprocs=int(world), start_method="fork"
-    )
+    for world in map(int, worlds):
+        torch.multiprocessing.start_processes(work, args=(world, Path(folder)), nprocs=world, start_method="fork")

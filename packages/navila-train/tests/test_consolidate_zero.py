@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import navila
 import pytest
@@ -20,24 +19,14 @@ pytest.importorskip("deepspeed")
 # Each training starts two processes that import DeepSpeed.
 pytestmark = pytest.mark.slow
 
-#: DeepSpeed's shared-memory collectives are compiled on first use, for two minutes; gloo does without.
-LAUNCH = """
-import sys
-import deepspeed
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-from navila.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
 #: Half precision, the vision encoder frozen.
 HALF = ("--bf16", "--tune_language_model", "--tune_mm_projector")
 
 
 @pytest.fixture(scope="session")
-def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def trained(processes: Any, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Train a few steps under a stage of ZeRO; the run's folder, made once for each setting."""
     folder = tmp_path_factory.mktemp("zero")
-    (folder / "launch.py").write_text(LAUNCH)
     runs: dict[str, Path] = {}
 
     def train(stage: int, *flags: str, gather: bool = True) -> Path:
@@ -53,13 +42,9 @@ def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
                 "gradient_clipping": "auto",
             }
             (folder / f"{len(runs)}.json").write_text(json.dumps(config))
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-            command += [str(folder / "launch.py"), "train", "--config", str(recipe), "--output_dir", str(run)]
-            command += ["--deepspeed", str(folder / f"{len(runs)}.json"), "--max_steps", "3", "--save_steps", "2"]
-            command += ["--per_device_train_batch_size", "2", *flags]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr[-3000:]
+            flags = ("--max_steps", "3", "--save_steps", "2", "--per_device_train_batch_size", "2", *flags)
+            engine = ("--deepspeed", folder / f"{len(runs)}.json")
+            processes.run("train", "--config", recipe, "--output_dir", run, *engine, *flags, ranks=2)
             runs[key] = run
         return runs[key]
 

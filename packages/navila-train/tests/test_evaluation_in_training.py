@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,30 +156,16 @@ def test_rows_of_several_samples_have_the_same_loss(recipe: Path, held_out: str,
         assert one[name] == pytest.approx(two[name], abs=1e-5)
 
 
-@pytest.mark.slow  # five processes that start torch
-def test_any_number_of_processes_tells_the_same(recipe: Path, held_out: str, tmp_path: Path):
+def test_any_number_of_processes_tells_the_same(processes: Any, recipe: Path, held_out: str, tmp_path: Path):
     """Two with batches of their own, and two that share every row; the first walks episodes, the other waits."""
     houses = "benchmark:task=houses,limit=1,max_steps=3"
-    flags = ["--max_steps", "2", "--logging_steps", "1", "--save_strategy", "no", "--learning_rate", "0"]
-    flags += ["--eval_data_mixture", held_out, "--eval_strategy", "steps", "--eval_steps", "1", "--callback", houses]
-    flags += ["--packing", "--packing_tokens", "512", "--ddp_backend", "gloo"]
+    flags = ("--max_steps", 2, "--logging_steps", 1, "--save_strategy", "no", "--learning_rate", 0)
+    flags += ("--eval_data_mixture", held_out, "--eval_strategy", "steps", "--eval_steps", 1, "--callback", houses)
+    flags += ("--packing", "--packing_tokens", 512, "--ddp_backend", "gloo")
     told = []
-    for processes, more in ((1, ()), (2, ()), (2, ("--seq_parallel_size", "2"))):
+    for ranks, more in ((1, ()), (2, ()), (2, ("--seq_parallel_size", 2))):
         output = tmp_path / f"run-{len(told)}"
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m", "navila"]
-        command = [
-            sys.executable,
-            *launch,
-            "train",
-            "--config",
-            str(recipe),
-            "--output_dir",
-            str(output),
-            *flags,
-            *more,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
+        processes.run("train", "--config", recipe, "--output_dir", output, *flags, *more, ranks=ranks)
         told.append(log_of(output, "eval_loss")[0])
     for other in told[1:]:
         for name in ("eval_loss", "eval_vln_loss", "eval_llava_loss"):
@@ -188,35 +173,18 @@ def test_any_number_of_processes_tells_the_same(recipe: Path, held_out: str, tmp
         assert other["eval_houses_ne"] == told[0]["eval_houses_ne"]
 
 
-@pytest.mark.slow  # two trainings in processes of their own, one of which imports DeepSpeed
-def test_divided_weights_tell_the_same(recipe: Path, held_out: str, tmp_path: Path):
+def test_divided_weights_tell_the_same(processes: Any, recipe: Path, held_out: str, tmp_path: Path):
     """ZeRO 3, an odd number of batches: the last process has none for the last one, and computes nothing beside it."""
     pytest.importorskip("deepspeed")
-    (tmp_path / "launch.py").write_text(
-        "import sys, deepspeed\n"
-        # Its shared-memory collectives are compiled on first use, for two minutes; gloo does without.
-        "deepspeed.ops.__compatible_ops__['deepspeed_shm_comm'] = False\n"
-        "from navila.cli import main\nsys.exit(main(sys.argv[1:]))\n"
-    )
     automatic = dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu"), "auto")
     config = {"zero_optimization": {"stage": 3}, "zero_allow_untested_optimizer": True, "gradient_clipping": "auto"}
     (tmp_path / "zero.json").write_text(json.dumps({**config, **automatic}))
-    flags = ["--config", str(recipe), "--max_steps", "1", "--save_strategy", "no", "--learning_rate", "0"]
-    flags += ["--eval_data_mixture", held_out, "--eval_strategy", "steps", "--eval_steps", "1"]
-    flags += ["--per_device_eval_batch_size", "5"]
+    flags = ("--config", recipe, "--max_steps", 1, "--save_strategy", "no", "--learning_rate", 0)
+    flags += ("--eval_data_mixture", held_out, "--eval_strategy", "steps", "--eval_steps", 1)
+    flags += ("--per_device_eval_batch_size", 5)
     train(*flags, "--output_dir", tmp_path / "one")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "launch.py")]
-    more = [
-        "train",
-        "--ddp_backend",
-        "gloo",
-        "--deepspeed",
-        str(tmp_path / "zero.json"),
-        "--output_dir",
-        str(tmp_path / "two"),
-    ]
-    done = subprocess.run([sys.executable, *launch, *more, *flags], capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    divided = ("--ddp_backend", "gloo", "--deepspeed", tmp_path / "zero.json")
+    processes.run("train", *divided, "--output_dir", tmp_path / "two", *flags, ranks=2)
     one, two = (log_of(tmp_path / name, "eval_loss")[0] for name in ("one", "two"))
     assert two["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-6)
 

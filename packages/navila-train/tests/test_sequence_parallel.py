@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,36 +21,21 @@ RANKS = Path(__file__).with_name("sequence_parallel_ranks.py")
 #: Of losses and gradients in float32; gradients are about 0.1.
 EXACT = 1e-5
 
-WORLDS = [
-    2,
-    # Eight processes and more share two cores.
-    pytest.param(4, marks=pytest.mark.slow),
-    pytest.param(8, marks=pytest.mark.slow),
-]
+WORLDS = (2, 4, 8)
 
 
 @pytest.fixture(scope="session")
 def results_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
     """What so many processes computed, all cases in one start."""
-    known: dict[int, dict[str, Any]] = {}
-
-    def compute(world: int) -> dict[str, Any]:
-        if world not in known:
-            folder = tmp_path_factory.mktemp(f"world{world}")
-            done = subprocess.run(
-                [sys.executable, str(RANKS), str(world), str(folder)],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=900,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-            known[world] = json.loads((folder / "results.json").read_text())
-        return known[world]
-
-    return compute
+    folder = tmp_path_factory.mktemp("worlds")
+    command = [sys.executable, str(RANKS), str(folder), *map(str, WORLDS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return lambda world: json.loads((folder / f"{world}.json").read_text())
 
 
+# Fourteen processes, which share what cores there are.
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_loss_and_every_gradient_equal_one_process(results_of: Callable, world: int) -> None:
     results = {name: r for name, r in results_of(world).items() if "error" in r and not name.endswith("-control")}
@@ -144,63 +128,37 @@ def test_the_attention_alone_is_refused() -> None:
         llm(input_ids=torch.tensor([[5, 6, 7]]))
 
 
-#: DeepSpeed's shared-memory collectives are compiled on first use, for two minutes; gloo does without.
-WITH_DEEPSPEED = """
-import sys
-import deepspeed
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-from navila.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def curve(
-    recipe: Path, output: Path, processes: int, *flags: str, program: tuple[str, ...] = ("-m", "navila")
-) -> list[float]:
+def curve(processes: Any, recipe: Path, output: Path, ranks: int, *flags: object) -> list[float]:
     """Losses of a training, step by step."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
-    steps = ("--max_steps", "3", "--logging_steps", "1", "--save_strategy", "no", "--gradient_accumulation_steps", "2")
-    command = [sys.executable, *(launcher if processes > 1 else ()), *program, "train", "--config", str(recipe)]
-    done = subprocess.run(
-        [*command, *steps, "--output_dir", str(output), *flags],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    steps = ("--max_steps", 3, "--logging_steps", 1, "--save_strategy", "no", "--gradient_accumulation_steps", 2)
+    processes.run("train", "--config", recipe, *steps, "--output_dir", output, *flags, ranks=ranks)
     lines = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
-# Each training starts processes that import the Trainer.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ring", "flags"),
-    [("1", ("--per_device_train_batch_size", "4")), ("2", ("--packing", "--packing_tokens", "300"))],
+    [(1, ("--per_device_train_batch_size", 4)), (2, ("--packing", "--packing_tokens", 300))],
 )
 def test_trainings_of_divided_rows_have_the_losses_of_one_process(
-    recipe: Path, tmp_path: Path, ring: str, flags: tuple[str, ...]
+    processes: Any, recipe: Path, tmp_path: Path, ring: int, flags: tuple[object, ...]
 ) -> None:
-    alone = curve(recipe, tmp_path / "alone", 1, *flags)
-    divided = ("--seq_parallel_size", "2", "--seq_parallel_ring_size", ring)
-    together = curve(recipe, tmp_path / "together", 2, *flags, *divided)
+    alone = curve(processes, recipe, tmp_path / "alone", 1, *flags)
+    divided = ("--seq_parallel_size", 2, "--seq_parallel_ring_size", ring)
+    together = curve(processes, recipe, tmp_path / "together", 2, *flags, *divided)
     assert len(alone) == 3
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-@pytest.mark.slow  # Each training starts processes that import the Trainer and DeepSpeed.
 def test_weights_divided_by_zero_and_rows_by_a_ring_have_the_losses_of_one_process(
-    recipe: Path, tmp_path: Path
+    processes: Any, recipe: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("deepspeed")
-    (tmp_path / "launch.py").write_text(WITH_DEEPSPEED)
     automatic = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
     config = {"zero_optimization": {"stage": 3}, "zero_allow_untested_optimizer": True, "gradient_clipping": "auto"}
     (tmp_path / "zero.json").write_text(json.dumps({**config, **dict.fromkeys(automatic, "auto")}))
-    packed = ("--packing", "--packing_tokens", "300", "--gradient_checkpointing")
-    divided = ("--seq_parallel_size", "2", "--seq_parallel_ring_size", "2", "--deepspeed", str(tmp_path / "zero.json"))
-    alone = curve(recipe, tmp_path / "alone", 1, *packed)
-    program = (str(tmp_path / "launch.py"),)
-    together = curve(recipe, tmp_path / "together", 2, *packed, *divided, program=program)
+    packed = ("--packing", "--packing_tokens", 300, "--gradient_checkpointing")
+    divided = ("--seq_parallel_size", 2, "--seq_parallel_ring_size", 2, "--deepspeed", tmp_path / "zero.json")
+    alone = curve(processes, recipe, tmp_path / "alone", 1, *packed)
+    together = curve(processes, recipe, tmp_path / "together", 2, *packed, *divided)
     assert together == pytest.approx(alone, abs=1e-5)

@@ -232,6 +232,9 @@ def _choose_device(values: dict[str, Any]) -> None:
 
     if not values["use_cpu"] and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         values["use_cpu"] = True
+    if "WORLD_SIZE" not in os.environ:
+        # A recipe for several processes may be tried in one, which has nobody to talk to.
+        values["ddp_backend"] = None
     if values["use_cpu"]:
         # It says how GPUs multiply float32; the Trainer would stop where there are none.
         values["tf32"] = None
