@@ -75,6 +75,8 @@ def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path
 
 def test_a_run_writes_results_aggregate_records_and_a_report(tmp_path: Path) -> None:
     arguments = ["-t", "houses,houses:level1", "--agent", "expert", "--limit", "2", "--output-dir", tmp_path]
+    # Processes would cost more time than what they are started for.
+    arguments.append("--no-env-processes")
     done = navila_eval(*arguments)
     assert done.returncode == 0, done.stderr
     assert "sr" in done.stdout
@@ -137,8 +139,9 @@ def test_what_fails_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     plugin = tmp_path / "off_the_floor.py"
     plugin.write_text(OFF_THE_FLOOR)
     done = navila_eval(
-        "--plugin", plugin, "-t", "empty,offfloor,houses", "--agent", "expert", "--limit", "2", "--output-dir", tmp_path
-    )
+        "--plugin", plugin, "-t", "empty,offfloor,houses", "--agent", "expert", "--limit", "2",
+        "--no-env-processes", "--output-dir", tmp_path,
+    )  # fmt: skip
     assert done.returncode == 1
     assert "empty: failed: The task empty level0 has no episodes" in done.stdout
     assert "Error: empty, offfloor did not run without failures" in done.stderr

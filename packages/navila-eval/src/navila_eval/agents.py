@@ -40,8 +40,8 @@ class Agent(ABC, Generic[StateT]):
         """State for a new episode that `simulator` has just been reset to."""
 
     @abstractmethod
-    def act(self, states: Sequence[StateT], observations: Sequence[Observation]) -> list[Action]:
-        """One decision for each of several episodes that wait for one."""
+    def act(self, states: Sequence[StateT], observations: Sequence[Observation]) -> Sequence[Action | Exception]:
+        """One decision for each of several episodes that wait for one; an error costs its episode, not the others."""
 
     def observe(self, state: StateT, observation: Observation) -> None:
         """See what was there before the second or a later primitive of an action."""
@@ -184,11 +184,14 @@ class ExpertAgent(Agent[_Follower]):
     def begin(self, episode: Episode, simulator: Simulator) -> _Follower:
         return _Follower(simulator, episode)
 
-    def act(self, states: Sequence[_Follower], observations: Sequence[Observation]) -> list[Action]:
-        return [
-            _say(state.simulator.expert_action(state.episode.goals[0], self._goal_radius(state.episode)))
-            for state in states
-        ]
+    def act(self, states: Sequence[_Follower], observations: Sequence[Observation]) -> Sequence[Action | Exception]:
+        return [self._follow(state) for state in states]
+
+    def _follow(self, state: _Follower) -> Action | Exception:
+        try:
+            return _say(state.simulator.expert_action(state.episode.goals[0], self._goal_radius(state.episode)))
+        except Exception as error:
+            return error
 
 
 def _say(primitive: int) -> Action:

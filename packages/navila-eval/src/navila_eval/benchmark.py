@@ -45,6 +45,10 @@ class Request:
     seed: int = 0
     batch_size: int = 8
     """Samples, or environments, in one batch."""
+    env_processes: bool = False
+    """Whether every simulator has a process of its own, so that one that breaks costs its episode only."""
+    sim_timeout: float = 60.0
+    """Seconds a simulator in its own process may take for a primitive; ten times that for loading a scene."""
     max_steps: int | None = None
     """Primitives after which an episode ends; the benchmark's own number when None."""
     report_episodes: int = 20

@@ -67,6 +67,19 @@ EXIT_FAILED = 1
     show_default=True,
     help="Samples or environments in one batch.",
 )
+@click.option(
+    "--env-processes/--no-env-processes",
+    default=True,
+    show_default=True,
+    help="A process for every environment: one that hangs or dies costs its episode, not the run.",
+)
+@click.option(
+    "--sim-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds an environment's process may take for a primitive; ten times that to load a scene.",
+)
 @click.option("--max-steps", type=click.IntRange(min=1), help="Primitives after which an episode ends.")
 @click.option(
     "--output-dir",

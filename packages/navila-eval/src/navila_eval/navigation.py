@@ -15,14 +15,15 @@ from navila.simulation import Embodiment, Episode, Simulator
 from navila_eval.agents import Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent, wrong_instruction
 from navila_eval.benchmark import Benchmark, Request, Results
 from navila_eval.closed_loop import run_episodes
-from navila_eval.jsonl import strict
+from navila_eval.jsonl import JsonlWriter, strict
 from navila_eval.manifest import environment, episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE, aggregate, headline_values
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
-from navila_eval.run_folder import PICTURES, RECORDS, RunFolder
+from navila_eval.run_folder import PICTURES, RECORDS, TIMINGS, RunFolder
+from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.statistics import bootstrap_ci
-from navila_eval.walk import Record, measures, score
+from navila_eval.walk import Record, Walk, measures, score
 
 if TYPE_CHECKING:
     from navila_eval.judging import Judge
@@ -88,7 +89,7 @@ class NavigationBenchmark(Benchmark):
 
         if request.endpoint is not None:
             raise ConfigError(f"The task {request.task} needs a model here (-m): --api-base answers questions only.")
-        simulators = [self.simulator()]
+        simulators = self._simulators(request)
         try:
             task = self.task(
                 request.task,
@@ -99,7 +100,9 @@ class NavigationBenchmark(Benchmark):
                 data_root=request.data_root,
                 max_steps=request.max_steps,
             )
-            simulators += [simulators[0].fork() for _ in range(min(request.batch_size, len(task.episodes)) - 1)]
+            # As many as there is work for: a walk that is over leaves its simulator to the next.
+            while len(simulators) < min(request.batch_size, len(task.episodes)):
+                simulators.append(simulators[0].fork())
             results = evaluate_agent(
                 task,
                 lambda: make_agent(request, self.success_distance),
@@ -120,6 +123,12 @@ class NavigationBenchmark(Benchmark):
             title=f"{request.model_name} on {request.task} {request.split}",
         )
         return results
+
+    def _simulators(self, request: Request) -> list[Simulator]:
+        """The first simulator, in this process or in one of its own."""
+        if not request.env_processes:
+            return [self.simulator()]
+        return [SimulatorProcess(self.simulator, task=request.task, timeout=request.sim_timeout)]
 
     def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
         runs = RunFolder(folder)
@@ -211,10 +220,12 @@ def evaluate_agent(
         if todo:
             walker = agent()
             folder.note_agent(walker.facts())
-            with folder.writer() as writer:
+            with folder.writer() as writer, JsonlWriter(output_dir / TIMINGS) as timings:
 
-                def finish(record: Record) -> None:
+                def finish(walk: Walk) -> None:
+                    record = walk.record()
                     writer.append(record)
+                    timings.append({"episode_id": record["episode_id"], **walk.timing.facts()})
                     progress.advance(record)
 
                 run_episodes(
@@ -224,7 +235,7 @@ def evaluate_agent(
                     max_steps=task.max_steps,
                     success_distance=task.success_distance,
                     on_finish=finish,
-                    keeper=PictureKeeper(output_dir / PICTURES, ids[:report_episodes], frames=walker.needs_images),
+                    keepers=[PictureKeeper(output_dir / PICTURES, ids[:report_episodes], frames=walker.needs_images)],
                 )
     # From the file, not from memory: an interrupted run and an uninterrupted one then go through the same numbers.
     records = folder.records()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from navila.simulation import Observation, ProceduralSimulator
+from navila.simulation import Landmark, Observation, ProceduralSimulator, Simulator
 from PIL import Image
 
 from navila_eval.jsonl import write_json
+from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.walk import Walk
 
 #: Longest side of a kept first-person image in pixels.
@@ -41,6 +43,7 @@ class PictureKeeper:
         self.folder = folder
         self._episode_ids = frozenset(episode_ids)
         self._frames = frames
+        self._maps = threading.Lock()
 
     def start(self, walk: Walk) -> None:
         """Keep the map of the floor the walk starts on, and forget images of an earlier attempt."""
@@ -49,8 +52,9 @@ class PictureKeeper:
         for old in _frame_folder(self.folder, walk.episode.episode_id).glob("*.jpg"):
             old.unlink()
         path = self.folder / "maps" / _floor_key(walk.episode.scene_id, walk.positions)
-        if not path.with_suffix(".json").exists():
-            _write_map(path, walk)
+        with self._maps:
+            if not path.with_suffix(".json").exists():
+                _write_map(path, walk)
 
     def decision(self, walk: Walk, observation: Observation) -> None:
         """Keep what was seen when a decision was due."""
@@ -62,6 +66,12 @@ class PictureKeeper:
         image.thumbnail((FRAME_SIDE, FRAME_SIDE))
         image.save(folder / f"{len(walk.primitives):05d}.jpg", quality=68)
 
+    def moved(self, walk: Walk, seen: Sequence[Observation]) -> None:
+        """Nothing more is kept: a decision's image is."""
+
+    def finish(self, walk: Walk) -> None:
+        """All is kept already."""
+
 
 def _write_map(path: Path, walk: Walk) -> None:
     try:
@@ -72,7 +82,7 @@ def _write_map(path: Path, walk: Walk) -> None:
     image = Image.fromarray(floor.rgb).convert("RGB")
     image.thumbnail((MAP_SIDE, MAP_SIDE))
     image.save(path.with_suffix(".jpg"), quality=60)
-    marks = walk.simulator.landmarks() if isinstance(walk.simulator, ProceduralSimulator) else ()
+    marks = _landmarks(walk.simulator)
     facts = {
         "origin": floor.origin,
         "resolution": floor.resolution,
@@ -81,6 +91,10 @@ def _write_map(path: Path, walk: Walk) -> None:
         "landmarks": [{"name": mark.name, "position": mark.position} for mark in marks],
     }
     write_json(path.with_suffix(".json"), facts)
+
+
+def _landmarks(simulator: Simulator) -> tuple[Landmark, ...]:
+    return simulator.landmarks() if isinstance(simulator, ProceduralSimulator | SimulatorProcess) else ()
 
 
 def _floor_key(scene_id: str, positions: Sequence[Sequence[float]]) -> str:

@@ -14,6 +14,10 @@ from navila_eval.walk import Record
 
 #: Names in a run's folder.
 RUN, RECORDS, RESULTS, AGGREGATE, PICTURES = "run.json", "episodes.jsonl", "results.json", "aggregate.json", "pictures"
+#: Where the time of each episode went: apart from its record, which is the same on every machine.
+TIMINGS = "timings.jsonl"
+#: A folder of films of episodes.
+VIDEOS = "videos"
 
 
 class RunFolder:
@@ -43,6 +47,7 @@ class RunFolder:
             there = read_json(self.path / RUN)
             differing = _differing(there.get("run", {}), run["run"])
             if not differing:
+                drop_cut_line(self.path / TIMINGS)
                 return drop_cut_line(self.path / self.records_name)
             # A run that broke before its first record, often for the very argument that differs, left nothing to keep.
             if self.records() or (self.path / RESULTS).exists():
@@ -78,9 +83,10 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote here, and nothing else."""
-        for name in (RESULTS, AGGREGATE, self.records_name, RUN):
+        for name in (RESULTS, AGGREGATE, TIMINGS, self.records_name, RUN):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / PICTURES, ignore_errors=True)
+        for name in (PICTURES, VIDEOS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def records(self) -> dict[str, Record]:
         """Finished episodes or samples by id; a later record of one replaces an earlier one."""

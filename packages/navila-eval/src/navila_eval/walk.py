@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,9 +12,36 @@ from navila.actions import STOP, Action
 from navila.simulation import Episode, Observation, Position, Rotation, Simulator
 
 from navila_eval.navigation_metrics import distances_to_goal, episode_metrics
+from navila_eval.simulator_process import SimulatorFailed, SimulatorUnavailable, check_observation
 
 Record = dict[str, Any]
 Outcome = Literal["stopped", "time-out", "failed"]
+
+
+@dataclass
+class Timing:
+    """Where the time of a walk went; apart from its record, which is the same on every machine."""
+
+    began: float = field(default_factory=time.monotonic)
+    simulator: float = 0.0
+    """Seconds for loading, moving, rendering and measuring."""
+    deciding: float = 0.0
+    """Seconds for decisions, each shared by the walks it was for."""
+    decisions: int = 0
+    batched: int = 0
+    """Walks that were decided for at once, over all decisions."""
+
+    def decided(self, seconds: float, walks: int) -> None:
+        """Count one decision for so many walks."""
+        self.deciding += seconds / walks
+        self.decisions += 1
+        self.batched += walks
+
+    def facts(self) -> dict[str, float]:
+        """As a line of `timings.jsonl`."""
+        seconds = {"seconds": time.monotonic() - self.began, "simulator": self.simulator, "deciding": self.deciding}
+        mean_batch = self.batched / self.decisions if self.decisions else 0.0
+        return {**{name: round(value, 4) for name, value in seconds.items()}, "batch": round(mean_batch, 2)}
 
 
 @dataclass(eq=False)
@@ -33,6 +61,7 @@ class Walk:
     decisions: list[Record] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     error: str | None = None
+    timing: Timing = field(default_factory=Timing)
 
     def start(self) -> Observation:
         """Reset the simulator to the episode."""
@@ -62,6 +91,7 @@ class Walk:
         return seen
 
     def _saw(self, observation: Observation) -> None:
+        check_observation(observation, self.simulator.embodiment)
         self.positions.append(_triple(observation.position))
         self.rotations.append(tuple(map(float, observation.rotation)))  # pyright: ignore[reportArgumentType]
 
@@ -77,7 +107,10 @@ class Walk:
     def measure(self) -> None:
         """Ask the simulator for the distance to the goal along the way."""
         goals = self.episode.goals
-        self.distances = distances_to_goal(self.positions, lambda position: self.simulator.geodesic(position, goals))
+        distances = distances_to_goal(self.positions, lambda position: self.simulator.geodesic(position, goals))
+        if any(math.isnan(distance) or distance < 0 for distance in distances):
+            raise SimulatorFailed("The simulator gave a distance to the goal that is none.")
+        self.distances = distances
 
     def record(self) -> Record:
         """All that is needed to score the walk again without model and simulator."""
@@ -131,12 +164,26 @@ def finite_or(value: float | None, otherwise: float) -> float:
 
 
 def attempt(walk: Walk, deed: Callable[[], Any]) -> Any:
-    """Run one of the simulator's deeds; what it raises costs this episode, not the run."""
+    """Run one of the simulator's deeds; what it raises costs this episode, not the run.
+
+    Raises:
+        SimulatorUnavailable: there is no simulator for any further episode.
+    """
+    began = time.monotonic()
     try:
         return deed()
+    except SimulatorUnavailable:
+        raise
     except Exception as error:
-        walk.error = f"{type(error).__name__}: {error}"
+        walk.error = told(error)
         return None
+    finally:
+        walk.timing.simulator += time.monotonic() - began
+
+
+def told(error: Exception) -> str:
+    """An error as a record has it."""
+    return str(error) if isinstance(error, SimulatorFailed) else f"{type(error).__name__}: {error}"
 
 
 def _triple(position: Sequence[float]) -> Position:

@@ -1,0 +1,84 @@
+"""Environments in processes of their own: the same walks, and what breaks there costs one episode."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from navila.errors import NavilaError
+from navila.plugins import default_host
+from navila_eval.benchmark import Request, Results
+from navila_eval.jsonl import read_jsonl
+from navila_eval.run_folder import RunFolder
+
+
+@pytest.fixture
+def corridor(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class of the task `corridor`, whose plugin is a file that processes have to load themselves."""
+    monkeypatch.setenv("NAVILA_PLUGINS", str(Path(__file__).parent / "corridor.py"))
+    return default_host().registry("benchmark").load("corridor")
+
+
+def run(benchmark: Any, folder: Path, **asked: Any) -> Results:
+    def no_model() -> Any:
+        raise AssertionError("nobody asked for a model")
+
+    settings = {"agent": "random", "batch_size": 1, "identity": {}, "quiet": True, "limit": 9, **asked}
+    request = Request(
+        task="corridor", split="val", output_dir=folder, model_name="none", load_model=no_model, **settings
+    )
+    return benchmark.run(request)
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    return RunFolder(folder).records()
+
+
+def test_eight_processes_walk_what_one_environment_walks_here(corridor: Any, tmp_path: Path) -> None:
+    here = run(corridor(), tmp_path / "one")
+    apart = run(corridor(), tmp_path / "eight", batch_size=8, env_processes=True)
+    assert records(tmp_path / "one") == records(tmp_path / "eight")
+    assert apart.content["results"] == here.content["results"]
+    timings, _ = read_jsonl(tmp_path / "eight" / "timings.jsonl")
+    assert {line["episode_id"] for line in timings} == set(records(tmp_path / "eight"))
+    assert all(line["seconds"] > 0 for line in timings)
+
+
+def test_what_hangs_dies_or_answers_nonsense_costs_its_episode(corridor: Any, tmp_path: Path) -> None:
+    faults = {
+        "hangs": "did not answer 'step' within 2 s and was ended",
+        "dies": "process ended by SIGKILL",
+        "raises": "OSError: disk on fire",
+        "nan": "the position (nan, 0.0, 0.0) instead of 3 finite numbers",
+        "turned": "which is no unit quaternion",
+        "shape": "an image of uint8 (3, 8, 3) instead of uint8 (6, 8, 3)",
+        "dtype": "an image of float32 (6, 8, 3)",
+        "expert": "RuntimeError: no way on",
+    }
+    began = time.monotonic()
+    results = run(
+        corridor(faults="+".join(faults)),
+        tmp_path,
+        agent="expert",
+        limit=12,
+        batch_size=3,
+        env_processes=True,
+        sim_timeout=2.0,
+    )
+    assert time.monotonic() - began < 500, "a simulator that hangs is not waited for"
+    failed = {case["episode_id"]: case["error"] for case in results.content["failed_episodes"]}
+    assert list(failed) == [f"e{number}" for number in range(1, 9)]
+    for error, sentence in zip(failed.values(), faults.values(), strict=True):
+        assert sentence in error
+    assert results.metrics["sr"] == 4 / 12
+    assert {r["outcome"] for r in records(tmp_path).values() if r["episode_id"] not in failed} == {"stopped"}
+
+
+def test_simulators_that_cannot_start_stop_the_run_in_a_sentence(
+    corridor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRIDOR_CLOSED", "1")
+    with pytest.raises(NavilaError, match="cannot be started: OSError: the corridor is closed"):
+        run(corridor(), tmp_path, env_processes=True)
