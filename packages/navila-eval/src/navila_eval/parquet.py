@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -42,6 +43,21 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({reason(error)}): download it again.") from None
     return [{**row, **{name: found.get(f"{n}-{name}") for name in images}} for n, row in enumerate(rows)]
+
+
+def parquet_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split, `SPLIT-*.parquet`, in order; none where the folder has no such split.
+
+    Raises:
+        DataError: some of several are missing.
+    """
+    files = sorted(folder.glob(f"{split}-*.parquet"))
+    whole = re.search(r"-of-(\d+)", files[-1].name) if files else None
+    if whole and len(files) != int(whole[1]):
+        raise DataError(
+            f"{folder} has {len(files)} of the {int(whole[1])} files {split}-*.parquet: download the others, too."
+        )
+    return files
 
 
 def _holds_images(kind: DataType) -> bool:

@@ -1,0 +1,1 @@
+"""MathVista and MMMU, reasoning about pictures, as benchmarks of navila."""
