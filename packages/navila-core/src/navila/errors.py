@@ -75,3 +75,7 @@ class DataError(NavilaError):
 
 class SceneError(NavilaError):
     """A scene cannot be loaded, or an episode does not fit it."""
+
+
+class SimulatorError(NavilaError):
+    """A simulator hangs, died or answers with nonsense: it costs the episode that was walked in it."""
