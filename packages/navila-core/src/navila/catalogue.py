@@ -113,6 +113,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(
         dist="navila-dataset-webdataset", kind="dataset", names=("webdataset", "webdataset-chat", "vila-webdataset")
     ),
+    CatalogueEntry(dist="navila-sim-graph", kind="simulator", names=("graph",)),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
     CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
     CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
