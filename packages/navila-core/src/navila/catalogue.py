@@ -115,6 +115,11 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     ),
     CatalogueEntry(dist="navila-sim-graph", kind="simulator", names=("graph",)),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
+    CatalogueEntry(
+        dist="navila-bench-reasoning",
+        kind="benchmark",
+        names=("mathvista-testmini", "mathvista-test", "mathvista", "mmmu-validation", "mmmu-dev", "mmmu-test", "mmmu"),
+    ),
     CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
     CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),

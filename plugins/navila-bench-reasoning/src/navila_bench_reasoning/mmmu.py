@@ -77,8 +77,8 @@ class Mmmu(QuestionBenchmark):
         if missing:
             more = f" and {len(missing) - 3} more subjects" if len(missing) > 3 else ""
             raise DataError(
-                f"{folder} lacks {split}-*.parquet of {', '.join(missing[:3])}{more}: {GET}, or name the subjects you have "
-                "with -o subjects=A,B."
+                f"{folder} lacks {split}-*.parquet of {', '.join(missing[:3])}{more}: {GET}, or name the subjects "
+                "there are with -o subjects=A,B."
             )
         return [question for question in found if question.facts["subject"] in self.subjects]
 
