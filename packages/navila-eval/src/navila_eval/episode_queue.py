@@ -26,8 +26,8 @@ class EpisodeQueue:
     def take(self, scene: str | None, busy: Collection[str] = ()) -> Episode:
         """The next episode for a simulator that has `scene` loaded.
 
-        In the same scene where it has any; else in one that is not `busy` with other simulators, else in any; the one with
-        most episodes left first, so that long scenes are not left for last.
+        In the same scene where it has any; else in one that is not `busy` with other simulators, else in any: the one
+        with most episodes left, so that long scenes are not left for last.
 
         Raises:
             IndexError: none is left.

@@ -14,6 +14,7 @@ from navila.simulation import Embodiment, Episode, Simulator
 
 from navila_eval.agents import Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent, wrong_instruction
 from navila_eval.benchmark import Benchmark, Request, Results
+from navila_eval.breakdowns import breakdowns, failure_counts
 from navila_eval.closed_loop import run_episodes
 from navila_eval.jsonl import JsonlWriter, strict
 from navila_eval.manifest import environment, episodes_digest
@@ -268,6 +269,8 @@ def summarise(
             "unparsed": sum(decision["status"] == "unparsed" for decision in decisions),
             "answer_status": dict(sorted(Counter(decision["status"] for decision in decisions).items())),
         },
+        "failures": failure_counts(records),
+        "breakdowns": breakdowns(records),
         "failed_episodes": [{"episode_id": r["episode_id"], "error": r["error"]} for r in failed],
         "run": dict(run),
         "agent": dict(agent),

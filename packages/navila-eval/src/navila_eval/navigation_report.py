@@ -14,6 +14,8 @@ from typing import Any
 from navila.actions import FORWARD, LEFT, RIGHT
 from navila.pages import image_uri, page
 
+from navila_eval.breakdowns import FIGURES
+from navila_eval.failures import FAILURES, failure_of
 from navila_eval.pictures import KeptMap, kept_frames, kept_map
 from navila_eval.report_map import agent_colour, define_floor, draw_map, map_point
 from navila_eval.run_folder import PICTURES, RunFolder
@@ -23,6 +25,10 @@ from navila_eval.walk import Record, measures
 PICTURE_BUDGET = 5_000_000
 #: First-person images shown of one walk at most.
 MAX_FRAMES = 24
+#: Parts of a run that have a table at most: of hundreds of scenes `results.json` tells.
+MAX_GROUPS = 60
+#: Tables of parts of a run.
+_BREAKDOWNS = {"scene": "By scene", "length": "By length of the shortest path"}
 
 _COLUMNS = (
     ("sr", "SR", "success rate: stopped within the success distance", "{:.2f}"),
@@ -97,7 +103,7 @@ def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_e
     ]
     return (
         f'<section data-section="{number}"><h2>{html.escape(section.title)}</h2>'
-        f"{_table(runs)}<div class='cards'>{''.join(cards)}</div></section>"
+        f"{_table(runs)}{_failures(runs)}{''.join(_breakdown(runs, by) for by in _BREAKDOWNS)}<div class='cards'>{''.join(cards)}</div></section>"
     )
 
 
@@ -128,6 +134,40 @@ def _table(runs: Sequence[_Run]) -> str:
         f'<div class="scroll"><table><thead><tr><th>agent</th><th>episodes</th>{head}</tr></thead>'
         f"<tbody>{''.join(map(_row, runs))}</tbody></table></div>"
         '<p class="note">Means over episodes; in small print, 95 % bootstrap intervals.</p>'
+    )
+
+
+def _failures(runs: Sequence[_Run]) -> str:
+    """How many walks of each run failed in which way."""
+    counts = {run.agent: run.results.get("failures", {}) for run in runs}
+    kinds = [kind for kind in FAILURES if any(count.get(kind) for count in counts.values())]
+    if not kinds:
+        return ""
+    head = "".join(f'<th title="{html.escape(FAILURES[kind])}">{kind}</th>' for kind in kinds)
+    rows = [(agent, [str(count.get(kind, 0)) for kind in kinds]) for agent, count in counts.items()]
+    return _details("Failures by kind", head, rows)
+
+
+def _breakdown(runs: Sequence[_Run], by: str) -> str:
+    """Figures of the first run's parts, where there are several."""
+    groups = runs[0].results.get("breakdowns", {}).get(by, {}) if runs else {}
+    if not 1 < len(groups) <= MAX_GROUPS:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in ("episodes", *FIGURES))
+    rows = []
+    for name, figures in groups.items():
+        shown = ["n/a" if figures[key] is None else f"{figures[key]:.2f}" for key in FIGURES]
+        rows.append((name, [str(figures["episodes"]), *shown]))
+    return _details(f"{_BREAKDOWNS[by]} ({_agent_label(runs[0].agent)})", head, rows)
+
+
+def _details(title: str, head: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for name, cells in rows
+    )
+    return (
+        f'<details><summary>{title}</summary><div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></details>"
     )
 
 
@@ -193,7 +233,9 @@ def _walk(run: _Run, record: Record, frames: Sequence[_Frame]) -> str:
     else:
         deed = "stopped" if record["outcome"] == "stopped" else "ran out of steps"
         count = f"{metrics['steps_taken']:.0f} step{'s' if metrics['steps_taken'] != 1 else ''}"
-        story = f"{deed} {metrics['distance_to_goal']:.2f} m from the goal after {count}"
+        failure = failure_of(record)
+        kind = f', <abbr title="{html.escape(FAILURES[failure.kind])}">{failure.kind}</abbr>' if failure else ""
+        story = f"{deed} {metrics['distance_to_goal']:.2f} m from the goal after {count}{kind}"
     mark = '<span class="good">✓</span>' if metrics["success"] else '<span class="bad">✗</span>'
     strip = f'<div class="strip" tabindex="0">{"".join(map(_figure, frames))}</div>' if frames else ""
     return (

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from navila.errors import NavilaError, reason
+from navila.errors import NavilaError, SimulatorError, reason
 from navila.plugins import default_host
 from navila.simulation import (
     Embodiment,
@@ -34,10 +34,6 @@ LOADING = 10
 STARTS = 3
 #: Seconds that a simulator gets to close itself.
 CLOSING = 2.0
-
-
-class SimulatorFailed(NavilaError):
-    """A simulator broke, hung, died, or answered nonsense; the episode it was in is lost."""
 
 
 class SimulatorUnavailable(NavilaError):
@@ -79,7 +75,7 @@ class SimulatorProcess(Simulator):
 
         Raises:
             SimulatorUnavailable: none can be started.
-            SimulatorFailed: this one broke.
+            SimulatorError: this one broke.
         """
         for attempt in range(1, STARTS + 1):
             try:
@@ -154,19 +150,19 @@ class SimulatorProcess(Simulator):
             return
         try:
             self._embodiment = self._answer("start", LOADING * self._timeout)
-        except SimulatorFailed as error:
+        except SimulatorError as error:
             self.kill()
             raise SimulatorUnavailable(f"The simulator cannot be started: {error}") from None
         self._started = True
 
     def _call(self, method: str, *arguments: Any, patience: float | None = None) -> Any:
         if self._pipe is None:
-            raise SimulatorFailed("The simulator's process has ended; the next episode starts another.")
+            raise SimulatorError("The simulator's process has ended; the next episode starts another.")
         self._wait_until_ready()
         try:
             self._pipe.send((method, arguments))
         except OSError:
-            raise SimulatorFailed(self._end()) from None
+            raise SimulatorError(self._end()) from None
         return self._answer(method, self._timeout if patience is None else patience)
 
     def _answer(self, method: str, patience: float) -> Any:
@@ -174,12 +170,12 @@ class SimulatorProcess(Simulator):
         try:
             if not self._pipe.poll(patience):
                 self.kill()
-                raise SimulatorFailed(f"The simulator did not answer {method!r} within {patience:g} s and was ended.")
+                raise SimulatorError(f"The simulator did not answer {method!r} within {patience:g} s and was ended.")
             kind, value = self._pipe.recv()
         except (EOFError, OSError):
-            raise SimulatorFailed(self._end()) from None
+            raise SimulatorError(self._end()) from None
         if kind == "error":
-            raise SimulatorFailed(value)
+            raise SimulatorError(value)
         return value
 
     def _end(self) -> str:
@@ -195,7 +191,7 @@ class SimulatorProcess(Simulator):
     def _checked(self, observation: Observation) -> Observation:
         try:
             check_observation(observation, self.embodiment)
-        except SimulatorFailed:
+        except SimulatorError:
             # Who answers nonsense once is not asked again.
             self.kill()
             raise
@@ -206,23 +202,23 @@ def check_observation(observation: Observation, body: Embodiment) -> None:
     """See that an observation can be what an agent of this body senses.
 
     Raises:
-        SimulatorFailed: it is no observation, its image has another shape or type, or its pose is none.
+        SimulatorError: it is no observation, its image has another shape or type, or its pose is none.
     """
     if not isinstance(observation, Observation):
-        raise SimulatorFailed(f"The simulator gave {type(observation).__name__} instead of an observation.")
+        raise SimulatorError(f"The simulator gave {type(observation).__name__} instead of an observation.")
     rgb, expected = observation.rgb, (body.height, body.width, 3)
     shape, kind = getattr(rgb, "shape", None), str(getattr(rgb, "dtype", type(rgb).__name__))
     if shape != expected or kind != "uint8":
-        raise SimulatorFailed(f"The simulator gave an image of {kind} {shape} instead of uint8 {expected}.")
+        raise SimulatorError(f"The simulator gave an image of {kind} {shape} instead of uint8 {expected}.")
     for name, numbers, count in (("position", observation.position, 3), ("rotation", observation.rotation, 4)):
         try:
             values = [float(number) for number in numbers]
         except (TypeError, ValueError):
             values = []
         if len(values) != count or not all(map(math.isfinite, values)):
-            raise SimulatorFailed(f"The simulator gave the {name} {numbers!r} instead of {count} finite numbers.")
+            raise SimulatorError(f"The simulator gave the {name} {numbers!r} instead of {count} finite numbers.")
         if count == 4 and abs(math.hypot(*values) - 1) > 0.05:
-            raise SimulatorFailed(f"The simulator gave the rotation {numbers!r}, which is no unit quaternion.")
+            raise SimulatorError(f"The simulator gave the rotation {numbers!r}, which is no unit quaternion.")
 
 
 def _serve(pipe: Connection, task: str) -> None:
@@ -276,7 +272,7 @@ def _do(simulator: Simulator, method: str, arguments: tuple[Any, ...]) -> Any:
 
 def _told(error: Exception) -> str:
     """An error as its record has it."""
-    return str(error) if isinstance(error, SimulatorFailed) else f"{type(error).__name__}: {reason(error)}"
+    return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {reason(error)}"
 
 
 def _end_with_parent() -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from navila.actions import STOP, Action
-from navila.simulation import Episode, Observation, Position, Rotation, Simulator
+from navila.actions import STOP, UNITS, Action
+from navila.errors import SimulatorError
+from navila.simulation import Embodiment, Episode, Observation, Position, Rotation, Simulator
 
-from navila_eval.navigation_metrics import distances_to_goal, episode_metrics
-from navila_eval.simulator_process import SimulatorFailed, SimulatorUnavailable, check_observation
+from navila_eval.navigation_metrics import distances_to_goal, episode_metrics, path_length
+from navila_eval.simulator_process import SimulatorUnavailable, check_observation
 
 Record = dict[str, Any]
 Outcome = Literal["stopped", "time-out", "failed"]
@@ -71,16 +72,17 @@ class Walk:
 
     def execute(self, action: Action) -> list[Observation]:
         """Execute an action and return what was seen after each primitive; ends early at STOP or the step limit."""
+        primitives = own_primitives(action, self.simulator.embodiment)
         self.decisions.append(
             {
                 "step": len(self.primitives),
                 "text": action.text,
-                "primitives": list(action.primitives),
+                "primitives": list(primitives),
                 "status": action.status,
             }
         )
         seen: list[Observation] = []
-        for primitive in action.primitives:
+        for primitive in primitives:
             if self.over:
                 break
             observation = self.simulator.step(primitive)
@@ -107,9 +109,11 @@ class Walk:
     def measure(self) -> None:
         """Ask the simulator for the distance to the goal along the way."""
         goals = self.episode.goals
+        if not goals:
+            return
         distances = distances_to_goal(self.positions, lambda position: self.simulator.geodesic(position, goals))
         if any(math.isnan(distance) or distance < 0 for distance in distances):
-            raise SimulatorFailed("The simulator gave a distance to the goal that is none.")
+            raise SimulatorError("The simulator gave a distance to the goal that is none.")
         self.distances = distances
 
     def record(self) -> Record:
@@ -136,13 +140,30 @@ class Walk:
         return record
 
 
+def own_primitives(action: Action, body: Embodiment) -> tuple[int, ...]:
+    """The primitives of a body that come nearest to what was said, at least one: its turns may be of 30 degrees."""
+    primitive = action.primitives[0]
+    unit = (0, round(body.forward_step * 100), body.turn_angle, body.turn_angle)[primitive]
+    if unit == UNITS[primitive]:
+        return action.primitives
+    return (primitive,) * max(1, math.floor(action.magnitude / unit + 0.5))
+
+
 def score(record: Mapping[str, Any]) -> dict[str, float]:
-    """The measures of a recorded walk; one the simulator broke off counts as a failure at an unknown distance."""
+    """The measures of a recorded walk; one the simulator broke off counts as a failure at an unknown distance.
+
+    A walk without goal has a length, and no number in place of what is measured against a goal.
+    """
+    of_goal = ("distance_to_goal", "oracle_navigation_error")
+    fractions = ("success", "spl", "oracle_success", "oracle_spl", "ndtw", "ndtw_exact", "sdtw", "cls")
+    counts = ("path_length", "steps_taken", "collisions")
     if record["outcome"] == "failed":
-        unknown = ("distance_to_goal", "oracle_navigation_error")
-        known = ("success", "spl", "oracle_success", "oracle_spl", "ndtw", "ndtw_exact", "sdtw", "path_length")
-        counts = ("steps_taken", "collisions")
-        return {**dict.fromkeys(unknown, math.nan), **dict.fromkeys((*known, *counts), 0.0)}
+        unknown = (*of_goal, *(() if record["goals"] else fractions))
+        return {**dict.fromkeys((*fractions, *counts), 0.0), **dict.fromkeys(unknown, math.nan)}
+    if not record["goals"]:
+        lengths = (path_length(record["positions"]), len(record["primitives"]), sum(map(bool, record["collided"])))
+        walked = dict(zip(counts, map(float, lengths), strict=True))
+        return {**dict.fromkeys((*of_goal, *fractions), math.nan), **walked}
     return episode_metrics(
         record["positions"],
         [finite_or(value, math.inf) for value in record["distances"]],
@@ -183,7 +204,7 @@ def attempt(walk: Walk, deed: Callable[[], Any]) -> Any:
 
 def told(error: Exception) -> str:
     """An error as a record has it."""
-    return str(error) if isinstance(error, SimulatorFailed) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {error}"
 
 
 def _triple(position: Sequence[float]) -> Position:
