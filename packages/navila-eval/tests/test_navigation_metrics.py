@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from navila.actions import parse
+from navila.simulation import Embodiment
 from navila_eval.navigation_metrics import (
     aggregate,
     distances_to_goal,
@@ -19,6 +24,7 @@ from navila_eval.navigation_metrics import (
     without_repeats,
 )
 from navila_eval.statistics import bootstrap_ci, paired_difference
+from navila_eval.walk import own_primitives, score
 
 TOLERANCE = 1e-9
 
@@ -97,6 +103,81 @@ def test_aggregate_equals_the_original_script_and_counts_invalid_values_as_zero_
         golden["stats"]["mean_distance_to_goal"] * 68 / 70, abs=TOLERANCE
     )
     assert as_zero["mean_success"] == golden["stats"]["mean_success"]
+
+
+def brute_force(
+    path: list[tuple[float, ...]], left: list[float], stopped: bool, truth: list[tuple[float, ...]], radius: float
+) -> dict[str, float]:
+    """The published formulas, term by term."""
+    moved = [p for i, p in enumerate(path) if i == 0 or p != path[i - 1]]
+
+    @functools.cache
+    def warped(i: int, j: int) -> float:
+        if i < 0 or j < 0:
+            return 0.0 if i == j else math.inf
+        return math.dist(moved[i], truth[j]) + min(warped(i - 1, j), warped(i, j - 1), warped(i - 1, j - 1))
+
+    def length(points: list[tuple[float, ...]]) -> float:
+        return sum(math.dist(a, b) for a, b in itertools.pairwise(points))
+
+    success = float(stopped and left[-1] < radius)
+    ndtw = math.exp(-warped(len(moved) - 1, len(truth) - 1) / (len(truth) * radius))
+    coverage = sum(math.exp(-min(math.dist(r, p) for p in path) / radius) for r in truth) / len(truth)
+    expected = coverage * length(truth)
+    return {
+        "success": success,
+        "oracle_success": float(any(metres < radius for metres in left)),
+        "distance_to_goal": left[-1],
+        "path_length": length(path),
+        "spl": success * left[0] / max(left[0], length(path)),
+        "ndtw_exact": ndtw,
+        "cls": coverage * expected / (expected + abs(expected - length(path))),
+        "steps_taken": len(path) - 1,
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_measures_of_random_walks_equal_those_of_brute_force(seed: int) -> None:
+    rng = random.Random(seed)
+    corner, path = (0.0, 0.0, 0.0), [(0.0, 0.0, 0.0)]
+    truth = [corner]
+    for points, count in ((path, rng.randint(1, 40)), (truth, rng.randint(1, 30))):
+        for _ in range(count):
+            turning = rng.random() < 0.3
+            step = (0.0, 0.0, 0.0) if turning and points is path else [rng.uniform(-0.3, 0.4) for _ in range(3)]
+            points.append(tuple(a + b for a, b in zip(points[-1], step, strict=True)))
+    goal, stopped, radius = truth[-1], rng.random() < 0.7, rng.choice([1.0, 3.0])
+    left = [math.dist(position, goal) for position in path]
+    got = episode_metrics(path, left, stopped=stopped, gt_locations=truth, success_distance=radius)
+    expected = brute_force(path, left, stopped, truth, radius)
+    assert {name: got[name] for name in expected} == pytest.approx(expected, abs=TOLERANCE)
+    assert got["sdtw"] == got["success"] * got["ndtw"]
+    assert got["ndtw"] <= got["ndtw_exact"] + TOLERANCE
+
+
+def test_walks_without_goal_are_in_no_mean() -> None:
+    record = {
+        "outcome": "stopped",
+        "goals": (),
+        "positions": [(0.0, 0.0, 0.0), (0.25, 0.0, 0.0), (0.25, 0.0, 0.0)],
+        "primitives": [1, 0],
+        "collided": [False, False],
+    }
+    walked = score(record)
+    assert (walked["path_length"], walked["steps_taken"]) == (0.25, 2)
+    values = headline_values([walked, score({**record, "outcome": "failed"})])
+    assert not any(values[name] for name in ("sr", "spl", "os", "ne", "ndtw", "ndtw_exact", "sdtw", "cls"))
+    assert values["pl"] == [0.25, 0.0]
+
+
+def test_an_answer_in_degrees_is_executed_in_the_bodys_own_turns() -> None:
+    answers = {"turn left 30 degree": (2,), "turn right 45 degree": (3, 3), "turn left 15 degree": (2,)}
+    for answer, primitives in answers.items():
+        action = parse(f"The next action is {answer}.")
+        assert own_primitives(action, Embodiment(turn_angle=30.0)) == primitives
+        assert own_primitives(action, Embodiment()) == action.primitives
+    assert own_primitives(parse("stop"), Embodiment(turn_angle=30.0)) == (0,)
+    assert own_primitives(parse("The next action is move forward 50 cm."), Embodiment(turn_angle=30.0)) == (1, 1)
 
 
 def test_worked_examples() -> None:

@@ -32,6 +32,7 @@ HEADLINE = {
     "ndtw": "ndtw",
     "ndtw_exact": "ndtw_exact",
     "sdtw": "sdtw",
+    "cls": "cls",
     "pl": "path_length",
     "steps": "steps_taken",
     "collisions": "collisions",
@@ -87,6 +88,7 @@ def episode_metrics(
         "ndtw": ndtw,
         "ndtw_exact": exact,
         "sdtw": success * ndtw,
+        "cls": coverage_weighted_by_length(positions, gt_locations, success_distance) if gt_locations else math.nan,
         "path_length": length,
         "steps_taken": float(len(positions) - 1),
         "collisions": float(collisions),
@@ -144,6 +146,21 @@ def exact_dtw(path: Sequence[Position], reference: Sequence[Position]) -> float:
     return float(previous[-1])
 
 
+def coverage_weighted_by_length(
+    path: Sequence[Position], reference: Sequence[Position], threshold: float = SUCCESS_DISTANCE
+) -> float:
+    """CLS: how much of `reference` the path comes by, times how near its length is to that of what it came by.
+
+    Jain et al., "Stay on the Path: Instruction Fidelity in Vision-and-Language Navigation", equations 3 to 6.
+    """
+    a, b = np.asarray(path, float), np.asarray(reference, float)
+    nearest = np.linalg.norm(b[:, None] - a[None], axis=-1).min(axis=1)
+    coverage = float(np.exp(-nearest / threshold).mean())
+    expected = coverage * path_length(reference)
+    difference = abs(expected - path_length(path))
+    return coverage * (expected / (expected + difference) if expected + difference > 0 else 1.0)
+
+
 def aggregate(
     episodes: Iterable[Mapping[str, float]], invalid: Literal["exclude", "zero"] = "exclude"
 ) -> dict[str, float | int | None]:
@@ -177,13 +194,18 @@ def aggregate(
 
 
 def headline_values(episodes: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Per-episode values behind each headline figure; one that is not finite counts 0 in SPL, elsewhere not at all."""
+    """Per-episode values behind each headline figure; one that is not finite does not count.
+
+    SPL counts 0 where the goal cannot be reached, and not at all where there is none.
+    """
     rows = list(episodes)
     values: dict[str, list[float]] = {}
     for name, measure in HEADLINE.items():
-        column = [float(row[measure]) for row in rows]
+        # Runs recorded before a measure was there do without.
+        column = [float(row.get(measure, math.nan)) for row in rows]
         if name == "spl":
-            values[name] = [value if math.isfinite(value) else 0.0 for value in column]
+            known = [value for value, row in zip(column, rows, strict=True) if math.isfinite(row["success"])]
+            values[name] = [value if math.isfinite(value) else 0.0 for value in known]
         else:
             values[name] = [value for value in column if math.isfinite(value)]
     return values

@@ -20,6 +20,7 @@ _METRICS = (
     MetricSpec(name="ndtw", summary="agreement with the expert's path (fastdtw, radius 1, as published)"),
     MetricSpec(name="ndtw_exact", summary="the same with exact dynamic time warping"),
     MetricSpec(name="sdtw", summary="nDTW of successful episodes, 0 for others"),
+    MetricSpec(name="cls", summary="coverage of the expert's path, weighted by length"),
     MetricSpec(name="pl", summary="path length", higher_is_better=False, scale="m"),
     MetricSpec(name="steps", summary="primitives executed, the stop included", higher_is_better=False, scale="steps"),
     MetricSpec(name="collisions", summary="primitives that ran into something", higher_is_better=False, scale="count"),
