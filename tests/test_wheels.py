@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
 import os
 import re
@@ -37,6 +39,21 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 """
 
 each_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
+
+#: One of each kind: an environment takes seconds, and what a member declares is held against its sources for all.
+SAMPLE = (
+    "navila-core",
+    "navila-data",
+    "navila-eval",
+    "navila-train",
+    "navila-bench-vln",
+    "navila-dataset-webdataset",
+    "navila-demo",
+    "navila-encoder-timm",
+    "navila-llm-llama",
+    "navila-projector-mlp",
+    "navila-sim-remote",
+)
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +91,22 @@ def test_the_wheel_of_training_carries_the_presets_that_recipes_show(wheels: dic
             assert archive.read(f"navila_train/presets/{path.name}") == path.read_bytes()
 
 
-@pytest.mark.slow  # each imports everything of one member in an environment of its own, torch and transformers too
 @each_member
+def test_a_member_declares_what_it_imports(member: Path, declared: Callable[[str], set[str]]) -> None:
+    """Itself or through members that it needs, extras included; what other people's packages bring does not count."""
+    provided = metadata.packages_distributions()
+    known = {folder.name.replace("-", "_"): {folder.name} for folder in MEMBERS} | {"navila": {"navila-core"}}
+    undeclared = {
+        f"{path.relative_to(member)}: {name}"
+        for path in (member / "src").rglob("*.py")
+        for name in imported(path) - set(sys.stdlib_module_names)
+        if not known.get(name, {canonical(dist) for dist in provided.get(name, [name])}) & declared(member.name)
+    }
+    assert undeclared == set()
+
+
+@pytest.mark.slow  # each imports everything of one member in an environment of its own, torch and transformers too
+@pytest.mark.parametrize("member", [m for m in MEMBERS if m.name in SAMPLE], ids=lambda member: member.name)
 def test_a_wheel_works_with_what_it_declares_and_nothing_else(
     member: Path, wheels: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -122,6 +153,46 @@ def test_core_alone_says_what_to_install(wheels: dict[str, Path], tmp_path: Path
         assert "pip install 'navila-core[torch]'" in done.stdout, done.stderr
 
 
+def imported(source: Path) -> set[str]:
+    """Top-level names of what a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.fixture(scope="session")
+def declared() -> Callable[[str], set[str]]:
+    """What a member needs, all its extras included, and what the members that it needs need, as they are asked for."""
+    projects = {member.name: tomllib.loads((member / "pyproject.toml").read_text())["project"] for member in MEMBERS}
+
+    def needs(name: str) -> set[str]:
+        extras = projects[name].get("optional-dependencies", {})
+        waiting = [Requirement(f"{name}[{','.join(extras)}]" if extras else name)]
+        seen: set[str] = set()
+        found: set[str] = set()
+        while waiting:
+            requirement = waiting.pop()
+            found.add(dist := canonical(requirement.name))
+            if dist not in projects or str(requirement) in seen:
+                continue
+            seen.add(str(requirement))
+            lines = [*projects[dist].get("dependencies", [])]
+            for extra in requirement.extras:
+                lines += projects[dist]["optional-dependencies"][extra]
+            waiting += map(Requirement, lines)
+        return found
+
+    return functools.cache(needs)
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def bare_environment(folder: Path, name: str, wheels: dict[str, Path]) -> Path:
     """A virtual environment with one member, installed from wheels; returns its interpreter.
 
@@ -154,7 +225,7 @@ def foreign_requirements(name: str, wheels: dict[str, Path]) -> Iterator[metadat
     needed = [Requirement(name)]
     while needed:
         requirement = needed.pop()
-        dist = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        dist = canonical(requirement.name)
         wanted = {(dist, extra) for extra in {"", *requirement.extras}}
         if wanted <= seen:
             continue
