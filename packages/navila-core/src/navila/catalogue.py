@@ -115,6 +115,8 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     ),
     CatalogueEntry(dist="navila-sim-graph", kind="simulator", names=("graph",)),
     CatalogueEntry(dist="navila-sim-mesh", kind="simulator", names=("mesh", "houses")),
+    CatalogueEntry(dist="navila-sim-remote", kind="simulator", names=("remote", "habitat", "isaac")),
+    CatalogueEntry(dist="navila-sim-remote", kind="command", names=("sim-remote", "serve")),
     CatalogueEntry(
         dist="navila-bench-reasoning",
         kind="benchmark",

@@ -1,0 +1,1 @@
+"""Simulators in another process, Python or machine."""

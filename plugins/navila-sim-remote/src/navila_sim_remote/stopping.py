@@ -1,0 +1,51 @@
+"""Servers that run until Ctrl-C or SIGTERM and then end cleanly. Light."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+from navila.errors import ConfigError
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Turn what a socket says of a port that cannot be had into a sentence.
+
+    Raises:
+        ConfigError: host or port cannot be listened at.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port.") from None
+
+
+def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], None] | None = None) -> None:
+    """Print `greeting`, do `work` again and again until Ctrl-C or SIGTERM, then `close`."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        click.echo(f"{greeting}; Ctrl-C stops it.")
+        idle = threading.Event()
+        while True:
+            if work is None:
+                idle.wait()
+            else:
+                work()
+    except (KeyboardInterrupt, _Stopped):
+        click.echo("Closed.")
+    finally:
+        close()
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Stopped(BaseException):
+    """SIGTERM came."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise _Stopped
