@@ -70,12 +70,14 @@ def test_a_wheel_carries_its_types_licence_and_entry_points(member: Path, wheels
     with zipfile.ZipFile(wheels[member.name]) as archive:
         names = archive.namelist()
         (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+        licence = archive.read(f"{info}/licenses/LICENSE")
         points = archive.read(f"{info}/entry_points.txt").decode() if f"{info}/entry_points.txt" in names else ""
     assert member.name == project["name"] == about["Name"]
     (module,) = {name.partition("/")[0] for name in names if not name.startswith(info)}
     assert f"{module}/py.typed" in names
     assert not [name for name in names if "test_" in Path(name).name or "conftest" in name]
     assert about["License-Expression"] == "Apache-2.0"
+    assert licence == (ROOT / "LICENSE").read_bytes()
     assert about["Summary"]
     assert (about.get_payload() or "").strip(), "the README is the long description"
     for name, value in project.get("entry-points", {}).get("navila", {}).items():
