@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from navila.errors import DataError, MissingDependencyError, reason
+from navila.files import folder_atomically
 from navila.video import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -70,22 +70,19 @@ def _holds_images(kind: DataType) -> bool:
 def _extracted(file: ParquetFile, path: Path, columns: Sequence[str]) -> dict[str, Path]:
     """The files of all images by row and column, made if the Parquet file is newer than their folder."""
     folder = path.with_name(f"{path.stem}-images")
-    if not folder.is_dir() or folder.stat().st_mtime < path.stat().st_mtime:
+    if folder.is_dir() and folder.stat().st_mtime < path.stat().st_mtime:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not folder.is_dir():
         try:
-            fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{folder.name}-"))
+            with folder_atomically(folder) as fresh:
+                _extract(file, fresh, columns)
         except OSError as error:
+            if error.errno is None:  # pyarrow's: the Parquet file is damaged
+                raise
             raise DataError(
                 f"The images of {path} cannot be put beside it ({error.strerror}): copy it to a folder that can be "
                 "written, and name that with --data-root."
             ) from None
-        try:
-            _extract(file, fresh, columns)
-            fresh.chmod(0o755)
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.rename(folder)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
     return {item.stem: item for item in folder.iterdir()}
 
 
