@@ -75,6 +75,12 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> None:
         _dump(ground_truth_path(path), paths)
 
 
+def language_of(episode: Episode) -> str:
+    """Language of the instruction as RxR writes it, e.g. `en-IN`; empty where the file does not say."""
+    instruction = episode.info.get("instruction")
+    return str(instruction.get("language", "")) if isinstance(instruction, Mapping) else ""
+
+
 def ground_truth_path(path: str | Path) -> Path:
     """Where the expert paths of an episode file stand: `val.json.gz` -> `val_gt.json.gz`."""
     path = Path(path)

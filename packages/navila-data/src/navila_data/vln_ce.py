@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from navila.actions import MAX_RUN, STOP
-from navila.episodes import read_episodes
+from navila.episodes import language_of, read_episodes
 from navila.errors import DataError, SceneError
 from navila.plugins import default_host
 from navila.simulation import Episode, Observation, Simulator
@@ -117,7 +117,7 @@ class ConvertSettings(WalkSettings):
 
     @cached_property
     def _chosen(self) -> list[Episode]:
-        chosen = [e for e in read_episodes(self.episodes_file) if _language(e).startswith(self.language)]
+        chosen = [e for e in read_episodes(self.episodes_file) if language_of(e).startswith(self.language)]
         return chosen[: self.limit or None]
 
 
@@ -157,7 +157,3 @@ class RouteRecorder(WalkRecorder):
             return primitives
 
         return run
-
-
-def _language(episode: Episode) -> str:
-    return str(episode.info.get("instruction", {}).get("language", ""))

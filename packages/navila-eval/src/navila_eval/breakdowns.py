@@ -18,8 +18,10 @@ FIGURES = ("sr", "spl", "os", "ne", "ndtw", "steps")
 
 
 def breakdowns(records: Sequence[Record]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Number and figures of the episodes of each scene, and of each length of the shortest path."""
+    """Number and figures of the episodes of each scene, length of the shortest path, and language where known."""
+    languages = [record for record in records if "language" in record]
     return {
+        **({"language": _groups(languages, lambda record: record["language"])} if languages else {}),
         "scene": _groups(records, lambda record: record["scene_id"]),
         "length": _groups(sorted(records, key=_length), lambda record: _length_label(_length(record))),
     }

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from navila.errors import ConfigError
+from navila.files import write_atomically
 from navila.simulation import Embodiment, Episode, Simulator
 
 from navila_eval.agents import Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent, wrong_instruction
 from navila_eval.benchmark import Benchmark, Request, Results
 from navila_eval.breakdowns import breakdowns, failure_counts
-from navila_eval.closed_loop import run_episodes
+from navila_eval.closed_loop import Keeper, run_episodes
 from navila_eval.jsonl import JsonlWriter, strict
 from navila_eval.manifest import environment, episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE, aggregate, headline_values
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
-from navila_eval.run_folder import PICTURES, RECORDS, TIMINGS, RunFolder
+from navila_eval.run_folder import PICTURES, RECORDS, TIMINGS, VIDEOS, RunFolder
 from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.statistics import bootstrap_ci
 from navila_eval.walk import Record, Walk, measures, score
@@ -44,6 +45,8 @@ class NavigationTask:
     max_steps: int = 500
     success_distance: Callable[[Episode], float] = lambda episode: SUCCESS_DISTANCE
     """Metres to the goal under which a stop succeeds; also d_th of oracle success and nDTW."""
+    submission: Callable[[Sequence[Record]], Mapping[str, str]] = lambda records: {}
+    """Files of complete records that a leaderboard takes, by their names."""
 
 
 class NavigationBenchmark(Benchmark):
@@ -62,6 +65,10 @@ class NavigationBenchmark(Benchmark):
     def success_distance(self, episode: Episode) -> float:
         """Metres to the goal under which a stop succeeds."""
         return SUCCESS_DISTANCE
+
+    def submission(self, records: Sequence[Record]) -> Mapping[str, str]:
+        """Text by the names of files that a leaderboard takes; nothing where there is none."""
+        return {}
 
     def task(
         self,
@@ -83,6 +90,7 @@ class NavigationBenchmark(Benchmark):
             embodiment=simulator.embodiment,
             max_steps=max_steps or self.max_steps,
             success_distance=self.success_distance,
+            submission=self.submission,
         )
 
     def run(self, request: Request) -> Results:
@@ -111,6 +119,7 @@ class NavigationBenchmark(Benchmark):
                 request.output_dir,
                 identity={**request.identity, "seed": request.seed},
                 report_episodes=request.report_episodes,
+                video=request.video,
                 force=request.force,
                 resume=request.resume,
                 quiet=request.quiet,
@@ -139,9 +148,7 @@ class NavigationBenchmark(Benchmark):
                 f"{folder} has records of {len(records)} of {run['episodes']} episodes: finish it with `navila eval`."
             )
         scored = [{**record, "metrics": strict(score(record))} for record in records]
-        content, table = summarise(scored, run, runs.agent())
-        runs.finish(content, table)
-        return _results(folder, strict(content))
+        return _finish(runs, scored, run, self.submission)
 
 
 def make_agent(request: Request, success_distance: Callable[[Episode], float]) -> Agent[Any]:
@@ -175,6 +182,7 @@ def evaluate_agent(
     *,
     identity: Mapping[str, Any],
     report_episodes: int = 20,
+    video: str = "",
     force: bool = False,
     resume: bool = True,
     quiet: bool = False,
@@ -187,6 +195,7 @@ def evaluate_agent(
         output_dir: gets `run.json`, `episodes.jsonl`, `pictures/`, `aggregate.json` and, last, `results.json`.
         identity: what else decides the result: the model, its prompt, the seed.
         report_episodes: first episodes whose pictures are kept.
+        video: episodes to make films of: `all`, `failed`, or a number of the first; empty for none.
         force: start over whatever is there.
         resume: without, unfinished records are thrown away.
 
@@ -220,6 +229,7 @@ def evaluate_agent(
         progress.start(list(records[episode_id] for episode_id in done), cut=cut, path=output_dir / RECORDS)
         if todo:
             walker = agent()
+            keepers = _keepers(output_dir, ids, report_episodes, video, frames=walker.needs_images)
             folder.note_agent(walker.facts())
             with folder.writer() as writer, JsonlWriter(output_dir / TIMINGS) as timings:
 
@@ -236,13 +246,36 @@ def evaluate_agent(
                     max_steps=task.max_steps,
                     success_distance=task.success_distance,
                     on_finish=finish,
-                    keepers=[PictureKeeper(output_dir / PICTURES, ids[:report_episodes], frames=walker.needs_images)],
+                    keepers=keepers,
                 )
     # From the file, not from memory: an interrupted run and an uninterrupted one then go through the same numbers.
     records = folder.records()
-    content, table = summarise([records[episode_id] for episode_id in ids], run, folder.agent())
+    return _finish(folder, [records[episode_id] for episode_id in ids], run, task.submission)
+
+
+def _finish(
+    folder: RunFolder,
+    records: Sequence[Record],
+    run: Mapping[str, Any],
+    submission: Callable[[Sequence[Record]], Mapping[str, str]],
+) -> Results:
+    """Write what complete records come to, `results.json` last."""
+    content, table = summarise(records, run, folder.agent())
+    files = submission(records)
+    for name, text in files.items():
+        write_atomically(folder.path / name, text)
+    content = strict({**content, **({"submission": list(files)} if files else {})})
     folder.finish(content, table)
-    return _results(output_dir, strict(content))
+    return _results(folder.path, content)
+
+
+def _keepers(output_dir: Path, ids: Sequence[str], pictures: int, video: str, *, frames: bool) -> list[Keeper]:
+    keepers: list[Keeper] = [PictureKeeper(output_dir / PICTURES, ids[:pictures], frames=frames)]
+    if video:
+        from navila_eval.film import FilmKeeper
+
+        keepers.append(FilmKeeper(output_dir / VIDEOS, video, ids))
+    return keepers
 
 
 def summarise(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from navila.actions import STOP, UNITS, Action
 from navila.errors import SimulatorError
+from navila.episodes import language_of
 from navila.simulation import Embodiment, Episode, Observation, Position, Rotation, Simulator
 
 from navila_eval.navigation_metrics import distances_to_goal, episode_metrics, path_length
@@ -136,6 +137,8 @@ class Walk:
             "collided": self.collided,
             "decisions": self.decisions,
         }
+        if language := language_of(self.episode):
+            record["language"] = language
         record["metrics"] = score(record)
         return record
 
