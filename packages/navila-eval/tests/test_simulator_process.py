@@ -82,3 +82,20 @@ def test_simulators_that_cannot_start_stop_the_run_in_a_sentence(
     monkeypatch.setenv("CORRIDOR_CLOSED", "1")
     with pytest.raises(NavilaError, match="cannot be started: OSError: the corridor is closed"):
         run(corridor(), tmp_path, env_processes=True)
+
+
+def test_films_show_every_step_of_the_episodes_that_are_wanted(corridor: Any, tmp_path: Path) -> None:
+    import av
+
+    run(corridor(faults="raises"), tmp_path / "failed", agent="expert", limit=3, video="failed")
+    assert [path.name[:2] for path in (tmp_path / "failed" / "videos").iterdir()] == ["e1"]
+    run(corridor(), tmp_path / "two", agent="random", limit=3, video="2", env_processes=True)
+    films = sorted((tmp_path / "two" / "videos").iterdir())
+    assert [path.name[:2] for path in films] == ["e0", "e1"]
+    with av.open(str(films[0])) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    walked = records(tmp_path / "two")["e0"]
+    assert len(images) == len(walked["positions"]) + 8, "the end is shown a little longer"
+    assert all(image[400:].max() > 100 for image in images), "there is text below"
+    with pytest.raises(NavilaError, match="give --video all, failed, or a number"):
+        run(corridor(), tmp_path / "some", video="some")

@@ -53,6 +53,8 @@ class Request:
     """Primitives after which an episode ends; the benchmark's own number when None."""
     report_episodes: int = 20
     """Episodes whose pictures are kept for the report."""
+    video: str = ""
+    """Episodes of navigation to make films of: `all`, `failed`, or a number; empty for none."""
     processes: int = 1
     """Processes that answer questions side by side."""
     model_loader: Callable[[], NavilaForCausalLM] | None = None

@@ -19,6 +19,9 @@ from navila_eval.walk import Walk, attempt, told
 class Keeper(Protocol):
     """Keeps pictures of walks; those of one walk come one after the other, those of several at once."""
 
+    needs_images: bool
+    """Whether images are rendered for it that the agent does not look at."""
+
     def start(self, walk: Walk) -> None: ...
     def decision(self, walk: Walk, observation: Observation) -> None: ...
     def moved(self, walk: Walk, seen: Sequence[Observation]) -> None: ...
@@ -51,7 +54,7 @@ def run_episodes(
         SimulatorUnavailable: a simulator cannot be started again.
     """
     for simulator in simulators:
-        simulator.render_images = agent.needs_images
+        simulator.render_images = agent.needs_images or any(keeper.needs_images for keeper in keepers)
     loop = _Loop(agent, EpisodeQueue(episodes), simulators, keepers, on_finish)
     try:
         loop.run(lambda episode, simulator: _walk(agent, episode, simulator, max_steps, success_distance(episode)))

@@ -125,6 +125,7 @@ EXIT_FAILED = 1
     show_default=True,
     help="Episodes whose pictures go into the report.",
 )
+@click.option("--video", default="", metavar="WHICH", help="Make MP4s of episodes: all, failed, or the first N.")
 @click.option("--force", is_flag=True, help="Start over whatever is in the output folder.")
 @click.option(
     "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or start it over."

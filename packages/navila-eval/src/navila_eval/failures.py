@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 FailureKind = Literal["simulator", "no-stop", "overshoot", "collision", "loop", "wrong-turn", "early-stop", "too-slow"]
 #: What each kind means, in the order in which they are tried: the first that fits is the failure's.
-FAILURES: Mapping[FailureKind, str] = {
+FAILURES: Mapping[str, str] = {
     "simulator": "the simulator broke the episode off",
     "no-stop": "stood within the success distance when its steps ran out",
     "overshoot": "was within the success distance and went away again",

@@ -101,9 +101,10 @@ def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_e
         _card(number, index, episode_id, [run for run in runs if episode_id in run.records], frames_each)
         for index, episode_id in enumerate(ids, 1)
     ]
+    tables = [_table(runs), _failures(runs), *(_breakdown(runs, by) for by in _BREAKDOWNS)]
     return (
         f'<section data-section="{number}"><h2>{html.escape(section.title)}</h2>'
-        f"{_table(runs)}{_failures(runs)}{''.join(_breakdown(runs, by) for by in _BREAKDOWNS)}<div class='cards'>{''.join(cards)}</div></section>"
+        f"{''.join(tables)}<div class='cards'>{''.join(cards)}</div></section>"
     )
 
 

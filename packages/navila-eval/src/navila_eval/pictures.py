@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from navila.simulation import Landmark, Observation, ProceduralSimulator, Simulator
+from navila.simulation import Landmark, Observation, ProceduralSimulator, Simulator, TopDownMap
 from PIL import Image
 
 from navila_eval.jsonl import write_json
@@ -38,6 +38,9 @@ class PictureKeeper:
 
     `<folder>/maps/<floor>.jpg, <floor>.json` and `<folder>/frames/<episode>/<primitives before>.jpg`.
     """
+
+    #: What the agent does not look at is not worth keeping.
+    needs_images = False
 
     def __init__(self, folder: Path, episode_ids: Collection[str], *, frames: bool) -> None:
         self.folder = folder
@@ -83,14 +86,14 @@ def _write_map(path: Path, walk: Walk) -> None:
     image.thumbnail((MAP_SIDE, MAP_SIDE))
     image.save(path.with_suffix(".jpg"), quality=60)
     marks = _landmarks(walk.simulator)
-    facts = {
-        "origin": floor.origin,
-        "resolution": floor.resolution,
-        "width": floor.rgb.shape[1],
-        "height": floor.rgb.shape[0],
-        "landmarks": [{"name": mark.name, "position": mark.position} for mark in marks],
-    }
-    write_json(path.with_suffix(".json"), facts)
+    landmarks = [{"name": mark.name, "position": mark.position} for mark in marks]
+    write_json(path.with_suffix(".json"), {**describe_map(floor), "landmarks": landmarks})
+
+
+def describe_map(floor: TopDownMap) -> dict[str, Any]:
+    """Where a map lies, as `KeptMap.facts` has it."""
+    height, width = floor.rgb.shape[:2]
+    return {"origin": floor.origin, "resolution": floor.resolution, "width": width, "height": height}
 
 
 def _landmarks(simulator: Simulator) -> tuple[Landmark, ...]:
@@ -99,14 +102,14 @@ def _landmarks(simulator: Simulator) -> tuple[Landmark, ...]:
 
 def _floor_key(scene_id: str, positions: Sequence[Sequence[float]]) -> str:
     """A name for the floor a walk starts on: scenes may have several."""
-    return _key(f"{scene_id}@{positions[0][1]:.1f}")
+    return file_name(f"{scene_id}@{positions[0][1]:.1f}")
 
 
 def _frame_folder(folder: Path, episode_id: str) -> Path:
-    return folder / "frames" / _key(episode_id)
+    return folder / "frames" / file_name(episode_id)
 
 
-def _key(name: str) -> str:
+def file_name(name: str) -> str:
     """A file name for a scene or episode, whatever characters its id has."""
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[-40:]
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

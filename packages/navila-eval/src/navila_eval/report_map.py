@@ -30,12 +30,17 @@ def agent_colour(agent: str) -> str:
 
 def map_point(facts: Mapping[str, Any], position: Sequence[float]) -> tuple[float, float]:
     """Place (across, down) of a position on the map, whose longer side is `SIDE` long."""
+    column, row = pixel(facts, position)
+    return column * _scale(facts), row * _scale(facts)
+
+
+def pixel(facts: Mapping[str, Any], position: Sequence[float]) -> tuple[float, float]:
+    """Place (across, down) of a position on the map in its pixels."""
     x, _, z = position
-    scale = _scale(facts)
     column = (x - facts["origin"][0]) / facts["resolution"]
     row = (z - facts["origin"][1]) / facts["resolution"]
     # A position at the centre of pixel 0 is half a pixel from the map's edge.
-    return (column + 0.5) * scale, (row + 0.5) * scale
+    return column + 0.5, row + 0.5
 
 
 def define_floor(kept: KeptMap) -> str:
