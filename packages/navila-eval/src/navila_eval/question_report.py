@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from navila_eval.jsonl import read_jsonl
 
 #: Samples that are shown, spread over the run, those with a failure first.
 SHOWN = 60
-#: Longest side of a picture in pixels, and frames of a video.
-SIDE, FRAMES = 256, 4
+#: Longest side of a picture in pixels, frames of a video, and pictures or videos of a sample.
+SIDE, FRAMES, MEDIA = 256, 4, 12
 
 _STYLE = """
 .sample { border-top: 1px solid var(--line, #8884); padding: .8rem 0; }
@@ -101,12 +102,18 @@ def _samples(records: Sequence[Mapping[str, Any]]) -> str:
     chosen = [*failed, *rest[::step]][:SHOWN]
     find = '<input id="find" type="search" placeholder="a word or an id">'
     shown = f"<p>{len(chosen)} of {len(records)}, those that failed first. {find}</p>"
-    return f"<h2>Samples</h2>{shown}" + "".join(map(_sample, chosen))
+    # Samples often share their media.
+    pictures = functools.cache(_pictures)
+    return f"<h2>Samples</h2>{shown}" + "".join(_sample(record, pictures) for record in chosen)
 
 
-def _sample(record: Mapping[str, Any]) -> str:
+def _sample(record: Mapping[str, Any], pictures_of: Callable[[str], list[bytes]]) -> str:
     figures = ", ".join(f"{name} {value:.3f}" for name, value in record["score"].items())
-    pictures = "".join(f'<img alt="" src="{image_uri(jpeg)}">' for path in record["media"] for jpeg in _pictures(path))
+    media = record["media"]
+    # Spread evenly where there are many, such as the frames of a long video.
+    chosen = [media[i * len(media) // MEDIA] for i in range(MEDIA)] if len(media) > MEDIA else media
+    pictures = "".join(f'<img alt="" src="{image_uri(jpeg)}">' for path in chosen for jpeg in pictures_of(path))
+    pictures += f"<small>{MEDIA} of {len(media)} pictures</small>" if len(media) > MEDIA else ""
     said = (
         f"<b>failed</b>: {html.escape(record['error'])}" if record["error"] else f"<pre>{_text(record['output'])}</pre>"
     )
