@@ -118,10 +118,19 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-sim-remote", kind="simulator", names=("remote", "habitat", "isaac")),
     CatalogueEntry(dist="navila-sim-remote", kind="command", names=("sim-remote", "serve")),
     CatalogueEntry(
+        dist="navila-bench-image",
+        kind="benchmark",
+        names=(
+            *("vqav2", "gqa", "textvqa", "textvqa-ocr", "textvqa@ocr", "vizwiz", "docvqa", "chartqa", "ocrbench"),
+            *("pope", "mme", "refcoco", "refcoco+", "refcocog", "ai2d", "realworldqa", "seedbench", "scienceqa"),
+        ),
+    ),
+    CatalogueEntry(
         dist="navila-bench-reasoning",
         kind="benchmark",
         names=("mathvista-testmini", "mathvista-test", "mathvista", "mmmu-validation", "mmmu-dev", "mmmu-test", "mmmu"),
     ),
+    CatalogueEntry(dist="navila-bench-niah", kind="benchmark", names=("niah", "vision-niah", "v-niah")),
     CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
     CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),

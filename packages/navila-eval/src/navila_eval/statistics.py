@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +44,29 @@ def bootstrap_statistic(
     """
     if not count:
         return None
+    found = bootstrap_statistics(
+        count, lambda rows: {"": statistic(rows)}, confidence=confidence, resamples=resamples, seed=seed
+    )
+    return found[""]
+
+
+def bootstrap_statistics(
+    count: int,
+    statistics: Callable[[NDArray[np.intp]], Mapping[str, float]],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """`bootstrap_statistic` of several figures at once, from the same draws; `count` is at least 1."""
     rng = np.random.default_rng(seed)
-    values = [statistic(rng.integers(0, count, count)) for _ in range(resamples)]
+    draws = [statistics(rng.integers(0, count, count)) for _ in range(resamples)]
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+    intervals = {}
+    for name in draws[0]:
+        low, high = np.percentile([draw[name] for draw in draws], [tail, 100 - tail])
+        intervals[name] = (float(low), float(high))
+    return intervals
 
 
 def paired_difference(

@@ -1,0 +1,109 @@
+"""Finding what a phrase refers to: RefCOCO, RefCOCO+ and RefCOCOg."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from navila.errors import ConfigError
+from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.scoring.boxes import BoxFormat, center_hit, first_box, iou
+
+from navila_bench_image.task import ImageTask, Row, check_profile
+
+#: `lmms`: lmms-eval's prompt and IoU; `navila`: NaVILA's, where a box's last pixel counts in.
+RefProfile = Literal["lmms", "navila"]
+
+_PROMPTS: Mapping[RefProfile, str] = {
+    "lmms": (
+        "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y)."
+        " All values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of"
+        " the region this sentence describes: {}"
+    ),
+    "navila": "Please provide the bounding box coordinate of the region this sentence describes: {}.",
+}
+#: Words of which the names of box formats are made (`navila_eval.scoring.boxes.BoxFormat`).
+_FORMAT_WORDS = ("vila", "llava", "standard", "000")
+
+
+class RefCOCO(ImageTask):
+    """A box for a phrase in a COCO image (Yu et al., ECCV 2016); the accuracy is the share with an IoU of 0.5."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 128}
+    metrics = ("accuracy", "iou", "center_accuracy")
+    dataset: ClassVar[str] = "refcoco"
+    download = "take the REC annotations (img_id, sents, bbox, height, width) of MiniGPT-v2's evaluation"
+    tiny_rows = (
+        {"img_id": "wall_0", "sents": "the left half", "bbox": [0, 0, 16, 32], "height": 32, "width": 32, "line": 1},
+        {"img_id": "wall_1", "sents": "the lower half", "bbox": [0, 16, 32, 16], "height": 32, "width": 32, "line": 2},
+    )
+
+    def __init__(self, *, profile: RefProfile = "lmms", box_format: str = "vila") -> None:
+        """`box_format` is how a model writes boxes, in the profile `navila` (`BoxFormat.name`).
+
+        Raises:
+            ConfigError: there is no such profile or format.
+        """
+        check_profile(self.dataset, profile, RefProfile)
+        if not set(re.split(r"\W|_", str(box_format))) <= set(_FORMAT_WORDS):
+            raise ConfigError(f"box_format={box_format} is not known: join words of {', '.join(_FORMAT_WORDS)} with -.")
+        self.profile: RefProfile = profile
+        self.box_format = BoxFormat(name=str(box_format))
+
+    def load(self, split: str, data_root: Path) -> Iterable[Row]:
+        rows = self.read_list(data_root, f"refcoco/{self.dataset}_{split}.json")
+        images = find(data_root, "coco/train2014", "download train2014.zip from https://cocodataset.org/#download")
+        for number, (where, item) in enumerate(rows, 1):
+            yield Row(where=where, values={**item, "line": number}, images=images)
+
+    def question(self, row: Row) -> Question:
+        name = row.text("img_id")
+        x, y, width, height = (float(value) for value in row.values["bbox"])
+        size = {"height": row.number("height"), "width": row.number("width")}
+        if min(size.values()) < 1:
+            raise ValueError("height and width must be 1 at least")
+        return Question(
+            id=f"{name}-{row.number('line')}",
+            prompt=[row.image(f"{name.rpartition('_')[0]}.jpg"), _PROMPTS[self.profile].format(row.text("sents"))],
+            reference=[x, y, x + width, y + height],
+            facts={"img_id": name, **size},
+        )
+
+    def parse(self, record: Record) -> Sequence[float] | None:
+        """A box in pixels."""
+        height, width = record["facts"]["height"], record["facts"]["width"]
+        if self.profile == "lmms":
+            box = first_box(record["output"])
+            return None if box is None else [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
+        try:
+            return self.box_format.parse(record["output"], height, width)
+        except ValueError:
+            return None
+
+    def score_sample(self, record: Record) -> Mapping[str, float]:
+        if record["answer"] is None:
+            return dict.fromkeys(self.metrics, 0.0)
+        overlap = iou(record["answer"], record["reference"], pixel=1.0 if self.profile == "navila" else 0.0)
+        center = center_hit(record["answer"], record["reference"])
+        return {"accuracy": float(overlap >= 0.5), "iou": overlap, "center_accuracy": center}
+
+    def score(self, records: Sequence[Record]) -> Scores:
+        if self.profile == "navila":
+            # NaVILA's script keeps one annotation of an image id, the last.
+            last = {record["facts"]["img_id"]: record["reference"] for record in records}
+            records = [{**record, "reference": last[record["facts"]["img_id"]]} for record in records]
+        return super().score(records)
+
+
+class RefCOCOPlus(RefCOCO):
+    """RefCOCO+: phrases without words of place."""
+
+    dataset = "refcoco+"
+
+
+class RefCOCOg(RefCOCO):
+    """RefCOCOg: longer phrases (Mao et al., CVPR 2016)."""
+
+    dataset = "refcocog"

@@ -1,0 +1,203 @@
+"""What the tasks of this plugin share: rows of official files, questions made of them, marks and their means."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from navila.errors import ConfigError, DataError
+from navila_eval.jsonl import dumps
+from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: What lmms-eval and LLaVA append to questions with short answers.
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+#: What they append to questions with options.
+LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A sample as its official file has it."""
+
+    where: str
+    """The file and its place there, for messages."""
+    values: Mapping[str, Any]
+    images: Path | Image
+    """The folder its images are in; a picture stands for any of them."""
+
+    def image(self, name: str | Path) -> Path | Image:
+        """An image by its name in the folder, or by its path."""
+        if not isinstance(self.images, Path):
+            return self.images
+        return name if isinstance(name, Path) else self.images / name
+
+    def text(self, name: str) -> str:
+        """A field that must be a text; raises ValueError where it is not."""
+        if not isinstance(value := self.values[name], str):
+            raise ValueError(f"{name} must be a text, not {value!r}")
+        return value
+
+    def number(self, name: str) -> int:
+        """A field that must be a whole number from 0; raises TypeError or ValueError where it is not."""
+        if (value := int(self.values[name])) < 0:
+            raise ValueError(f"{name} must not be negative")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """A field that must be a list of texts, one at least; raises ValueError where it is not."""
+        value = self.values[name]
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{name} must be a list of texts, not {value!r}")
+        return value
+
+
+class ImageTask(QuestionBenchmark):
+    """A task whose figures are means of marks; a concrete one reads its files, asks, and marks an answer."""
+
+    metrics: ClassVar[Sequence[str]] = ("accuracy",)
+    """Names of all figures; the mark itself is the first."""
+    download: ClassVar[str]
+    """Where the files come from."""
+    submission_file: ClassVar[str] = ""
+    """Name of what a server takes for splits without a published truth."""
+    tiny_rows: ClassVar[Sequence[Mapping[str, Any]]]
+    """A few rows in the official form, about a grey wall."""
+
+    @abstractmethod
+    def load(self, split: str, data_root: Path) -> Iterable[Row]:
+        """The rows of a split, in the order of its file.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+
+    @abstractmethod
+    def question(self, row: Row) -> Question:
+        """What is asked about a row; a KeyError, TypeError, ValueError or IndexError says that it is malformed."""
+
+    def mark(self, record: Record) -> float:
+        """How right `record["answer"]` is, from 0 to 1; None is an empty reply."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither mark nor score_sample")
+
+    def groups(self, record: Record) -> Sequence[str]:
+        """Metrics besides the first that this record counts in."""
+        return ()
+
+    def submitted(self, record: Record) -> Iterable[Mapping[str, Any]]:
+        """A record's entries in the submission."""
+        return ()
+
+    def questions(self, split: str, data_root: Path) -> list[Question]:
+        return [self._asked(row) for row in self.load(split, data_root)]
+
+    def _asked(self, row: Row) -> Question:
+        try:
+            return self.question(row)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise DataError(f"{row.where}, is malformed ({what}): {self.download}.") from None
+
+    def score_sample(self, record: Record) -> Mapping[str, float]:
+        # An empty reply may be right by a published rule; where there is no reply at all, nothing is.
+        mark = 0.0 if record["error"] else self.mark(record)
+        return dict.fromkeys((self.metrics[0], *self.groups(record)), mark)
+
+    def score(self, records: Sequence[Record]) -> Scores:
+        if is_blind(records):
+            return Scores(metrics=dict.fromkeys(self.metrics), samples=[{} for _ in records])
+        scores = super().score(records)
+        return replace(scores, metrics={name: scores.metrics.get(name) for name in self.metrics})
+
+    def submission(self, records: Sequence[Record]) -> Mapping[str, str] | None:
+        if not self.submission_file or not is_blind(records):
+            return None
+        return {self.submission_file: dumps([entry for record in records for entry in self.submitted(record)]) + "\n"}
+
+    @classmethod
+    def tiny(cls) -> ImageTask:
+        from PIL import Image
+
+        class Tiny(cls):
+            def load(self, split: str, data_root: Path) -> Iterable[Row]:
+                wall = Image.new("RGB", (32, 32), (128, 128, 128))
+                return [Row(where="tiny", values=values, images=wall) for values in cls.tiny_rows]
+
+        return Tiny()  # pyright: ignore[reportAbstractUsage] - it is as concrete as its task
+
+    def read_json(self, data_root: Path, path: str) -> Any:
+        """A JSON file of the benchmark.
+
+        Raises:
+            DataError: it is missing or no JSON.
+        """
+        file = find(data_root, path, self.download)
+        try:
+            return json.loads(file.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise DataError(f"{file} is not JSON ({error}): {self.download}.") from None
+
+    def read_list(self, data_root: Path, path: str, key: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """(where, object) of a JSON file that is a list of objects, or has one under `key`.
+
+        Raises:
+            DataError: it is missing or has no such list.
+        """
+        content = self.read_json(data_root, path)
+        items = content if key is None else content.get(key) if isinstance(content, dict) else None
+        if not isinstance(items, list):
+            what = "is no list" if key is None else f"has no list {key!r}"
+            raise DataError(f"{data_root / path} {what}: {self.download}.")
+        return [self.checked(f"{data_root / path}, item {number}", item) for number, item in enumerate(items, 1)]
+
+    def read_lines(self, data_root: Path, path: str, download: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """(where, object) of a file with one JSON object a line.
+
+        Raises:
+            DataError: it is missing, or a line is no such object.
+        """
+        file = find(data_root, path, download or self.download)
+        for number, line in enumerate(file.read_bytes().splitlines(), 1):
+            where = f"{file}, line {number}"
+            try:
+                if line.strip():
+                    yield self.checked(where, json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{where}, is not JSON ({error}): {download or self.download}.") from None
+
+    def checked(self, where: str, item: Any) -> tuple[str, dict[str, Any]]:
+        """An item of a file with its place there.
+
+        Raises:
+            DataError: it is no object.
+        """
+        if not isinstance(item, dict):
+            raise DataError(f"{where}, is no object: {self.download}.")
+        return where, item
+
+
+def is_blind(records: Sequence[Record]) -> bool:
+    """Whether the truth of these records is not published."""
+    return all(record["reference"] is None for record in records)
+
+
+def check_profile(task: str, profile: str, profiles: Any) -> None:
+    """Make sure that a task has a profile; `profiles` is a `Literal` of their names.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if profile not in get_args(profiles):
+        raise ConfigError(f"The task {task} has no profile {profile!r}: use {', '.join(get_args(profiles))}.")
+
+
+def with_options(question: str, options: Sequence[str]) -> str:
+    """A question, its options as `A. …` lines, and how to answer (lmms-eval)."""
+    lines = [f"{chr(ord('A') + number)}. {option}" for number, option in enumerate(options)]
+    return "\n".join([question, *lines]) + LETTER_ANSWER
