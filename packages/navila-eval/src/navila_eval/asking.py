@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import re
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from navila.endpoint import Endpoint, EndpointError, UnreachableError, image_part, text_part
 from navila.errors import ConfigError, NavilaError, reason
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 Ask = Callable[[Sequence[Any], Mapping[str, Any]], list[str]]
 #: Frames of a video that an endpoint is shown when nothing says how many.
 ENDPOINT_FRAMES = 8
+#: Seconds between two looks for batches that other processes of the run may leave.
+PAUSE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Batch:
 
     questions: Sequence[Question]
     settings: Mapping[str, Any]
+    number: int = 0
+    """Its place among those of a run."""
 
 
 def batches_of(questions: Sequence[Question], settings: Mapping[str, Any], size: int) -> list[Batch]:
@@ -53,10 +56,10 @@ def batches_of(questions: Sequence[Question], settings: Mapping[str, Any], size:
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(repr(sorted(question.settings.items())), []).append(question)
+    parts = [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
     return [
-        Batch(questions=group[start : start + size], settings={**settings, **group[0].settings})
-        for group in groups.values()
-        for start in range(0, len(group), size)
+        Batch(questions=part, settings={**settings, **part[0].settings}, number=number)
+        for number, part in enumerate(parts)
     ]
 
 
@@ -94,7 +97,7 @@ def ask_model(model: NavilaForCausalLM, *, num_frames: int | None, seed: int) ->
 
 
 def answer_by_endpoint(
-    batches: Sequence[Batch], endpoint: Endpoint, *, threads: int, num_frames: int | None, seed: int
+    batches: Iterable[Batch], endpoint: Endpoint, *, threads: int, num_frames: int | None, seed: int
 ) -> Iterator[tuple[Batch, list[Outcome]]]:
     """Every batch with what came of it, `threads` questions at a time.
 
@@ -152,14 +155,24 @@ def _jpeg(image: Image) -> bytes:
     return data.getvalue()
 
 
-def answer_here(batches: Sequence[Batch], ask: Ask) -> Iterator[tuple[Batch, list[Outcome]]]:
+def answer_here(batches: Iterable[Batch], ask: Ask) -> Iterator[tuple[Batch, list[Outcome]]]:
     """Every batch with what came of it, one after the other."""
     for batch in batches:
         yield batch, answer(batch, ask)
 
 
+class Batches(Protocol):
+    """Batches that are handed out one by one."""
+
+    def __len__(self) -> int: ...
+
+    def take(self) -> Batch | None:
+        """The next one; None when there is none, or none that is free now."""
+        ...
+
+
 def answer_in_processes(
-    batches: Sequence[Batch],
+    batches: Batches,
     load: Callable[[], NavilaForCausalLM],
     *,
     processes: int,
@@ -177,7 +190,6 @@ def answer_in_processes(
         NavilaError: what one of them raised, or one of them died.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = deque(batches)
     devices = _gpus()
     at_work: dict[Any, Batch] = {}
     workers = []
@@ -190,25 +202,24 @@ def answer_in_processes(
             # Only the process itself holds its end, so that its death is noticed.
             there.close()
             workers.append((worker, here))
-            at_work[here] = waiting.popleft()
-            here.send(at_work[here])
-        while at_work:
-            ready: list[Any] = wait(list(at_work))
+        while at_work or len(batches):
+            for _, pipe in workers:
+                if pipe not in at_work and (batch := batches.take()) is not None:
+                    at_work[pipe] = batch
+                    pipe.send(batch)
+            # What other processes of the run are at may become free.
+            idle = len(at_work) < len(workers) and len(batches)
+            ready: list[Any] = wait(list(at_work), timeout=PAUSE if idle else None) if at_work or idle else []
             for pipe in ready:
-                batch = at_work.pop(pipe)
-                try:
-                    outcomes = pipe.recv()
-                except (EOFError, OSError):
-                    raise NavilaError(
-                        "A process that answers questions died, most likely for want of memory: run the same command "
-                        "again to go on, with a smaller -n or --batch-size."
-                    ) from None
+                outcomes = pipe.recv()
                 if isinstance(outcomes, Exception):
                     raise outcomes
-                if waiting:
-                    at_work[pipe] = waiting.popleft()
-                    pipe.send(at_work[pipe])
-                yield batch, outcomes
+                yield at_work.pop(pipe), outcomes
+    except (EOFError, ConnectionError):
+        raise NavilaError(
+            "A process that answers questions died, most likely for want of memory: run the same command again to go "
+            "on, with a smaller -n or --batch-size."
+        ) from None
     finally:
         for worker, pipe in workers:
             pipe.close()

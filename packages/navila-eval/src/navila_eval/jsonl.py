@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from navila.errors import DataError
 from navila.files import write_atomically
@@ -87,17 +87,33 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """
     if not path.exists():
         return [], False
-    *lines, tail = path.read_bytes().split(b"\n")
+    with path.open("rb") as file:
+        records, end = read_lines(file, 0, path)
+        return records, end < os.fstat(file.fileno()).st_size
+
+
+def read_lines(file: BinaryIO, start: int, path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The complete records of an open file from a byte on, and the byte after the last one.
+
+    Raises:
+        DataError: a complete line is not a JSON object.
+    """
+    file.seek(start)
     records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
+    end = start
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        where = f"{path}, {f'at byte {end}' if start else f'line {len(records) + 1}'}"
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{path}, line {number}, is not JSON: delete that line and run again.") from error
+            raise DataError(f"{where}, is not JSON: delete that line and run again.") from error
         if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}, is not a JSON object: delete that line and run again.")
+            raise DataError(f"{where}, is not a JSON object: delete that line and run again.")
         records.append(record)
-    return records, bool(tail)
+        end += len(line)
+    return records, end
 
 
 def drop_cut_line(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from navila.errors import ConfigError
 from navila.files import write_atomically
 
 from navila_eval.asking import (
+    PAUSE,
     Batch,
     Outcome,
     answer_by_endpoint,
@@ -19,7 +21,8 @@ from navila_eval.asking import (
     batches_of,
 )
 from navila_eval.benchmark import DATA_ROOT, Request, Results
-from navila_eval.jsonl import dumps, strict
+from navila_eval.claims import Claims
+from navila_eval.jsonl import drop_cut_line, dumps, strict
 from navila_eval.judging import Judge, judge_all
 from navila_eval.progress import SampleProgress
 from navila_eval.question_report import write_question_report
@@ -30,15 +33,18 @@ from navila_eval.questions import (
     check_questions,
     questions_digest,
 )
-from navila_eval.run_folder import RunFolder
+from navila_eval.run_folder import RecordReader, RunFolder, by_id
+from navila_eval.shared_batches import SharedBatches
 
 SAMPLES = "samples.jsonl"
+#: Folder in which processes tell each other what they are at, while they are at it.
+CLAIMS = "claims"
 #: Fields of a record that follow from the others and are made anew whenever it is scored.
 DERIVED = ("answer", "verdict", "judge_error", "score")
 
 
 def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
-    """Do what is asked, going on where an earlier call was stopped.
+    """Do what is asked, going on where an earlier call was stopped, and together with others that do the same.
 
     Raises:
         NavilaError: data are missing, nobody answers, or the folder holds another run.
@@ -60,34 +66,46 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
         "seed": request.seed,
     }
     folder = RunFolder(request.output_dir, records=SAMPLES, key="id")
-    cut = folder.open(run, force=request.force, resume=request.resume)
-    records = {name: record for name, record in folder.records().items() if name in blank}
-    done = {name for name, record in records.items() if not record["error"]}
+    claims = Claims(folder.path / CLAIMS)
+    shared = bool(claims.others())
+    if shared and (request.force or not request.resume):
+        raise ConfigError(f"Other processes are at work in {folder.path}: stop them before the run is started over.")
+    cut = folder.open(run, force=request.force, resume=request.resume, shared=shared)
+    reader = RecordReader(folder)
+    answered = by_id(reader.new(), folder.key)
+    done = {name for name in blank if name in answered and not answered[name]["error"]}
     finished = folder.results()
     if finished is not None and len(done) == len(blank) and not finished["counters"].get("without_verdict"):
         return results_of(request.output_dir, finished)
-    # Whole batches, those with some answers included: which samples are asked together decides nothing, but the last
-    # bits of what is computed.
-    todo = [
-        batch
-        for batch in batches_of(questions, settings, request.batch_size)
-        if not all(question.id in done for question in batch.questions)
-    ]
-    with SampleProgress(f"{request.task} {request.split}", total=len(blank), quiet=request.quiet) as progress:
-        progress.start(len(done), cut=cut, path=folder.path / SAMPLES)
-        if todo:
-            folder.note_agent({"name": request.model_name})
-            with folder.writer() as writer:
-                for batch, outcomes in _answers(todo, request):
-                    for question, outcome in zip(batch.questions, outcomes, strict=True):
-                        if question.id not in done:
-                            writer.append({**blank[question.id], "output": outcome.output, "error": outcome.error})
-                            progress.advance(question.id, outcome.error)
-    records = folder.records()
-    return finish(benchmark, folder, [records[name] for name in blank], run, request.judge, quiet=request.quiet)
+    with claims:
+        # Whole batches, those with some answers included: which samples are asked together decides nothing, but the
+        # last bits of what is computed.
+        whole = batches_of(questions, settings, request.batch_size)
+        with SampleProgress(f"{request.task} {request.split}", total=len(blank), quiet=request.quiet) as progress:
+            batches = SharedBatches(whole, claims, reader, set(done), seen=progress.advance)
+            first = claims.take(SAMPLES)
+            cut |= first and drop_cut_line(folder.path / SAMPLES)
+            progress.start(len(done), cut=cut, path=folder.path / SAMPLES)
+            if len(batches):
+                folder.note_agent({"name": request.model_name})
+                with folder.writer("" if first else claims.owner) as writer:
+                    for batch, outcomes in _answers(batches, request):
+                        for question, outcome in zip(batch.questions, outcomes, strict=True):
+                            if question.id not in batches.done:
+                                writer.append({**blank[question.id], "output": outcome.output, "error": outcome.error})
+                                progress.advance(question.id, outcome.error)
+                        batches.finish(batch)
+        while not claims.take("results"):
+            time.sleep(PAUSE)
+        now = folder.results()
+        if now is not None and now != finished and not folder.parts():
+            # Another process was the first to see that all is answered.
+            return results_of(request.output_dir, now)
+        records = folder.records()
+        return finish(benchmark, folder, [records[name] for name in blank], run, request.judge, quiet=request.quiet)
 
 
-def _answers(batches: Sequence[Batch], request: Request) -> Iterator[tuple[Batch, list[Outcome]]]:
+def _answers(batches: SharedBatches, request: Request) -> Iterator[tuple[Batch, list[Outcome]]]:
     asked: dict[str, Any] = {"num_frames": request.num_frames, "seed": request.seed}
     if request.endpoint is not None:
         return answer_by_endpoint(batches, request.endpoint, threads=request.batch_size, **asked)
@@ -112,6 +130,8 @@ def finish(
     scores = benchmark.score(judged)
     scored = [{**record, "score": dict(score)} for record, score in zip(judged, scores.samples, strict=True)]
     write_atomically(folder.path / SAMPLES, "".join(dumps(record) + "\n" for record in scored))
+    for path in folder.parts():
+        path.unlink()
     submission = benchmark.submission(scored) or {}
     for name, text in submission.items():
         write_atomically(folder.path / name, text)

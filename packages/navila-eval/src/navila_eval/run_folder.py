@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from navila.errors import ConfigError, DataError
 
-from navila_eval.jsonl import JsonlWriter, drop_cut_line, dumps, read_json, read_jsonl, write_json
+from navila_eval.jsonl import JsonlWriter, drop_cut_line, dumps, read_json, read_lines, write_json
 from navila_eval.walk import Record
 
 #: Names in a run's folder.
@@ -29,13 +30,14 @@ class RunFolder:
         self.records_name = records
         self.key = key
 
-    def open(self, run: Mapping[str, Any], *, force: bool = False, resume: bool = True) -> bool:
+    def open(self, run: Mapping[str, Any], *, force: bool = False, resume: bool = True, shared: bool = False) -> bool:
         """Claim the folder for a run; whether a cut-off last record had to be dropped.
 
         Args:
             run: everything that decides the result, as JSON.
             force: throw away whatever is there.
             resume: go on with unfinished records of the same run instead of throwing them away.
+            shared: other processes are at work here, whose files are left as they are.
 
         Raises:
             ConfigError: the folder holds another run.
@@ -46,11 +48,13 @@ class RunFolder:
         if (self.path / RUN).exists():
             there = read_json(self.path / RUN)
             differing = _differing(there.get("run", {}), run["run"])
+            if not differing and shared:
+                return False
             if not differing:
                 drop_cut_line(self.path / TIMINGS)
                 return drop_cut_line(self.path / self.records_name)
             # A run that broke before its first record, often for the very argument that differs, left nothing to keep.
-            if self.records() or (self.path / RESULTS).exists():
+            if shared or self.records() or (self.path / RESULTS).exists():
                 raise ConfigError(
                     f"{self.path} holds another run ({differing}): use another --output-dir, or --force to replace it."
                 )
@@ -85,18 +89,24 @@ class RunFolder:
         """Remove what a run wrote here, and nothing else."""
         for name in (RESULTS, AGGREGATE, TIMINGS, self.records_name, RUN):
             (self.path / name).unlink(missing_ok=True)
+        for path in self.parts():
+            path.unlink(missing_ok=True)
         for name in (PICTURES, VIDEOS):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def records(self) -> dict[str, Record]:
         """Finished episodes or samples by id; a later record of one replaces an earlier one."""
-        records, _ = read_jsonl(self.path / self.records_name)
-        return {record[self.key]: record for record in records}
+        return by_id(RecordReader(self).new(), self.key)
 
-    def writer(self) -> JsonlWriter:
-        """Where new records go; results that were there are complete no longer."""
+    def parts(self) -> list[Path]:
+        """Files of records that were written beside the first one, by processes that share the run."""
+        return sorted(self.path.glob(f"{Path(self.records_name).stem}-*.jsonl"))
+
+    def writer(self, part: str = "") -> JsonlWriter:
+        """Where new records go, a file of one process alone; results that were there are complete no longer."""
         (self.path / RESULTS).unlink(missing_ok=True)
-        return JsonlWriter(self.path / self.records_name)
+        path = Path(self.records_name)
+        return JsonlWriter(self.path / (f"{path.stem}-{part}{path.suffix}" if part else path))
 
     def results(self) -> dict[str, Any] | None:
         """The results if the run is complete."""
@@ -107,6 +117,49 @@ class RunFolder:
         if aggregate is not None:
             write_json(self.path / AGGREGATE, aggregate)
         write_json(self.path / RESULTS, results)
+
+
+def by_id(records: Iterable[Record], key: str) -> dict[str, Record]:
+    """Records by id; a later one replaces an earlier one, unless it alone tells of an error."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if not record.get("error") or record[key] not in found or found[record[key]].get("error"):
+            found[record[key]] = record
+    return found
+
+
+class RecordReader:
+    """Reads the records of a run as they come, whichever process writes them."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._read: dict[tuple[Path, int], int] = {}
+
+    def new(self) -> list[Record]:
+        """Records that were added since the last call, or at all; a line that is not finished counts later.
+
+        Raises:
+            DataError: a line is no record.
+        """
+        # The parts first: whoever puts them together removes them afterwards.
+        parts = [self._added(path) for path in self._folder.parts()]
+        return [*self._added(self._folder.path / self._folder.records_name), *(r for part in parts for r in part)]
+
+    def _added(self, path: Path) -> list[Record]:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            # A file that was replaced has another inode.
+            place = (path, os.fstat(file.fileno()).st_ino)
+            start = self._read.get(place, 0)
+            records, end = read_lines(file, start, path)
+        for record in records:
+            if self._folder.key not in record:
+                raise DataError(f"{path} has a line without {self._folder.key!r}: delete that line and run again.")
+        self._read[place] = end
+        return records
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
