@@ -132,7 +132,11 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     ),
     CatalogueEntry(dist="navila-bench-niah", kind="benchmark", names=("niah", "vision-niah", "v-niah")),
     CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
-    CatalogueEntry(dist="navila-bench-vln", kind="benchmark", names=("houses",)),
+    CatalogueEntry(
+        dist="navila-bench-vln",
+        kind="benchmark",
+        names=("houses", "r2r-ce", "r2r", "rxr-ce", "rxr", "envdrop", "scan"),
+    ),
     CatalogueEntry(dist="navila-data", kind="command", names=("data",)),
     CatalogueEntry(dist="navila-train", kind="command", names=("train",)),
     CatalogueEntry(dist="navila-eval", kind="command", names=("eval",)),

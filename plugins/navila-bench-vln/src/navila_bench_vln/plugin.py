@@ -27,9 +27,21 @@ _METRICS = (
 )
 
 
+#: Splits of RxR-CE by role and language; those without one have all languages.
+_LANGUAGES = ("_en", "", "_en_us", "_en_in", "_hi", "_te")
+_RXR_SPLITS = tuple(
+    f"{base}_{role}{language}"
+    for base in ("val_unseen", "val_seen", "train", "test_challenge")
+    for role in ("guide", "follower")
+    for language in _LANGUAGES
+    if (base, role) != ("test_challenge", "follower")
+)
+_TAGS = ("navigation", "continuous")
+
+
 @hookimpl
 def navila_benchmarks() -> Iterable[BenchmarkSpec]:
-    """The task in procedural houses."""
+    """Navigation in procedural houses, in Matterport3D, and in scans of one's own."""
     yield BenchmarkSpec(
         name="houses",
         target="navila_bench_vln.houses:Houses",
@@ -37,6 +49,51 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
         tags=("navigation", "local"),
         splits=("level0", "level1", "level2", "level3"),
         default_split="level0",
+        metrics=_METRICS,
+        simulator="mesh",
+    )
+    yield BenchmarkSpec(
+        name="r2r-ce",
+        aliases=("r2r",),
+        target="navila_bench_vln.vln_ce:R2rCe",
+        summary="Room-to-Room in continuous environments (VLN-CE); -o simulator=graph walks R2R without scans",
+        tags=_TAGS,
+        splits=("val_unseen", "val_seen", "train", "test"),
+        default_split="val_unseen",
+        metrics=_METRICS,
+        data=("datasets/R2R_VLNCE_v1-3_preprocessed", "scene_datasets/mp3d"),
+        simulator="mesh",
+    )
+    yield BenchmarkSpec(
+        name="rxr-ce",
+        aliases=("rxr",),
+        target="navila_bench_vln.vln_ce:RxrCe",
+        summary="Room-across-Room in continuous environments: long ways, English, Hindi and Telugu",
+        tags=_TAGS,
+        splits=_RXR_SPLITS,
+        default_split="val_unseen_guide_en",
+        metrics=_METRICS,
+        data=("datasets/RxR_VLNCE_v0", "scene_datasets/mp3d"),
+        simulator="mesh",
+    )
+    yield BenchmarkSpec(
+        name="envdrop",
+        target="navila_bench_vln.vln_ce:EnvDrop",
+        summary="R2R's training scenes under instructions of a speaker model (EnvDrop's augmentation)",
+        tags=_TAGS,
+        splits=("envdrop", "joint_train_envdrop"),
+        default_split="envdrop",
+        metrics=_METRICS,
+        data=("datasets/R2R_VLNCE_v1-3_preprocessed/envdrop", "scene_datasets/mp3d"),
+        simulator="mesh",
+    )
+    yield BenchmarkSpec(
+        name="scan",
+        target="navila_bench_vln.scan:Scan",
+        summary="Instructions of your own in a scan of your own: -o scene=building.glb -o instructions=walks.json",
+        tags=("navigation", "continuous", "own"),
+        splits=("walks",),
+        default_split="walks",
         metrics=_METRICS,
         simulator="mesh",
     )

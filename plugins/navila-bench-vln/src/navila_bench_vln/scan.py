@@ -1,0 +1,72 @@
+"""The task `scan`: instructions of one's own in a scan of one's own building."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from navila.errors import ConfigError, DataError
+from navila.simulation import Episode, Simulator
+
+from navila_bench_vln.markers import markers_of
+from navila_bench_vln.scenes import SceneBenchmark
+from navila_bench_vln.walks_file import read_walks
+
+
+class Scan(SceneBenchmark):
+    """Walks of a list through one mesh; those without goal are recorded and shown, not scored."""
+
+    def __init__(
+        self,
+        *,
+        scene: str | None = None,
+        instructions: str | None = None,
+        up: str = "y",
+        simulator: str = "mesh",
+        embodiment: str | Mapping[str, Any] = "navila",
+        simulator_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note what is asked for; `SceneBenchmark` tells of the other options.
+
+        Args:
+            scene: GLB, PLY or OBJ file in metres.
+            instructions: list of walks (`navila_bench_vln.walks_file`).
+            up: vertical axis of the scene, `y` or `z`.
+        """
+        if up not in ("y", "z"):
+            raise ConfigError(f"The scene's vertical axis up is {up!r}: give y or z.")
+        self._scene = Path(scene) if scene is not None else None
+        self._instructions = Path(instructions) if instructions is not None else None
+        self._up: Any = up
+        own = {"up": "z"} if up == "z" else {}
+        super().__init__(
+            simulator=simulator,
+            embodiment=embodiment,
+            scenes=str(self._scene.parent) if self._scene else None,
+            simulator_options={**own, **(simulator_options or {})},
+        )
+
+    def simulator(self) -> Simulator:
+        if not self._in_houses:
+            self._files()
+        return super().simulator()
+
+    def episodes(
+        self, split: str, *, seed: int = 0, limit: int | None = None, data_root: Path | None = None
+    ) -> Sequence[Episode]:
+        if self._in_houses:
+            return self.houses(limit)
+        scene, instructions = self._files()
+        return read_walks(instructions, scene.name, markers_of(scene), self._up)[:limit]
+
+    def success_distance(self, episode: Episode) -> float:
+        return episode.goal_radius
+
+    def _files(self) -> tuple[Path, Path]:
+        if self._scene is None or self._instructions is None:
+            lacking = "scene=building.glb" if self._scene is None else "instructions=walks.json"
+            raise ConfigError(f"The task scan needs a scene and a list of walks: add -o {lacking}.")
+        if not self._scene.is_file():
+            raise DataError(f"There is no scene {self._scene}: check -o scene=FILE.")
+        return self._scene, self._instructions
