@@ -211,3 +211,14 @@ def test_half_a_pair_of_questions_is_left_out(tmp_path: Path) -> None:
     scores = benchmark.score([{**record, "answer": benchmark.parse(record)} for record in records])
     assert scores.counts == {"questions_without_their_pair": 1}
     assert (scores.metrics["existence"], scores.metrics["count"]) == (50.0, None)
+
+
+def test_a_model_answers_one_task(goldens: Path, tmp_path: Path) -> None:
+    import navila
+
+    case = next(case for case in CASES if case.task == "scienceqa")
+    case.write(tmp_path)
+    model = navila.load(goldens / "H_full_model" / "llama_siglip" / "ckpt")
+    results = run(case, tmp_path, tmp_path / "run", model)
+    assert (results.count, results.failed) == (5, 0)
+    assert results.metrics["accuracy"] is not None

@@ -95,11 +95,10 @@ class SeedBench(ImageTask):
         name, medium = str(row.values["question_id"]), row.text("data_type")
         if medium == "image":
             images = [row.image(f"SEED-Bench-image/{row.text('data_id')}")]
-        elif medium == "video":
-            folder = f"{self.frames[row.number('question_type_id')]}/{name}"
-            images = [row.image(f"{folder}/{number}.png") for number in range(1, 9)]
+        elif medium == "video" and (kind := row.number("question_type_id")) in self.frames:
+            images = [row.image(f"{self.frames[kind]}/{name}/{number}.png") for number in range(1, 9)]
         else:
-            raise ValueError(f"data_type must be image or video, not {medium!r}")
+            raise ValueError(f"data_type must be image, or video with a question type of 10 to 12, not {medium!r}")
         if row.values["answer"] not in letters(4):
             raise ValueError(f"answer must be one of A, B, C and D, not {row.values['answer']!r}")
         options = [row.text(f"choice_{letter}") for letter in "abcd"]

@@ -115,7 +115,7 @@ class MME(ImageTask):
     def _rows(self, file: Path, category: str, images: Path) -> Iterable[Row]:
         """The two lines of a file, each a question and its answer, with a tab between."""
         try:
-            lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except ValueError as error:
             raise DataError(f"{file} is no text ({error}): {self.download}.") from None
         if len(lines) != 2 or any(line.count("\t") != 1 for line in lines):
@@ -131,7 +131,7 @@ class MME(ImageTask):
         category, image, answer = row.text("category"), row.text("image"), row.text("answer").strip().lower()
         if answer not in ("yes", "no"):
             raise ValueError(f"the answer must be Yes or No, not {row.values['answer']!r}")
-        text = row.text("question").strip().removesuffix("Please answer yes or no.").rstrip()
+        text = row.text("question").strip().replace(" Please answer yes or no.", "")
         return Question(
             id=f"{category}/{image}/{row.number('number')}",
             prompt=[row.image(image), text + SHORT_ANSWER],
