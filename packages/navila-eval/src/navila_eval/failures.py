@@ -45,11 +45,13 @@ class Failure:
 
 
 def failure_of(record: Mapping[str, Any]) -> Failure | None:
-    """Why a recorded walk failed; None when it succeeded."""
+    """Why a recorded walk failed; None when it succeeded, or had no goal to fail at."""
     primitives: Sequence[int] = record["primitives"]
     last = len(primitives)
     if record["outcome"] == "failed":
         return Failure(kind="simulator", step=last)
+    if not record["goals"]:
+        return None
     radius = record["success_distance"]
     near = [distance is not None and distance < radius for distance in record["distances"]]
     stopped = record["outcome"] == "stopped"
