@@ -55,7 +55,7 @@ class Corridor(Simulator):
     def seen(self, done: bool = False) -> Observation:
         x, y, z, heading = self.place
         rgb = np.full((self.embodiment.height, self.embodiment.width, 3), 10, np.uint8)
-        rgb[0, 0] = heading, int(abs(x) * 4) % 256, int(abs(z) * 4) % 256
+        rgb[0, 0] = heading, round(abs(x) * 4) % 256, round(abs(z) * 4) % 256
         half = math.radians(15 * heading) / 2
         rotation = (0.0, math.sin(half), 0.0, math.cos(half))
         return Observation(rgb=rgb, position=(x, y, z), rotation=rotation, done=done)

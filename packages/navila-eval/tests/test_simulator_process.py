@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from navila.errors import NavilaError
+from navila.errors import ConfigError, NavilaError
 from navila.plugins import default_host
+from navila.simulation import Episode
+from navila_eval.agents import swapped_sides
 from navila_eval.benchmark import Request, Results
 from navila_eval.jsonl import read_jsonl
+from navila_eval.perturbations import Perturbation, PerturbedSimulator
 from navila_eval.run_folder import RunFolder
 
 
@@ -99,3 +102,59 @@ def test_films_show_every_step_of_the_episodes_that_are_wanted(corridor: Any, tm
     assert all(image[400:].max() > 100 for image in images), "there is text below"
     with pytest.raises(NavilaError, match="give --video all, failed, or a number"):
         run(corridor(), tmp_path / "some", video="some")
+
+
+def test_what_is_seen_is_late_lost_or_blurred_as_asked(corridor: Any) -> None:
+    def shown(**perturbed: Any) -> list[tuple[int, int]]:
+        """Heading and steps ahead that the images tell of, while the corridor is walked."""
+        simulator = PerturbedSimulator(corridor().simulator(), Perturbation(**perturbed), seed=3)
+        episode = corridor().episodes("val", seed=0, limit=1, data_root=None)[0]
+        seen = [simulator.reset(episode), *(simulator.step(primitive) for primitive in (2, 1, 1, 3, 1, 1))]
+        return [(int(observation.rgb[0, 0, 0]), int(observation.rgb[0, 0, 2])) for observation in seen]
+
+    plain = shown()
+    assert len(set(plain)) == 7
+    assert shown(latency=2) == [plain[0]] * 2 + plain[:5]
+    lossy = shown(drop=0.5)
+    assert lossy == shown(drop=0.5)
+    lost = [number for number in range(1, 7) if lossy[number] == lossy[number - 1]]
+    assert lost
+    assert [lossy[number] for number in range(7) if number not in lost] == [
+        plain[number] for number in range(7) if number not in lost
+    ]
+    assert shown(blur=2.0) != plain
+    assert shown(noise=5.0) == shown(noise=5.0) != plain
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("dust=1", "no perturbation 'dust'"), ("latency=x", "latency is 'x'"), ("drop=1", "below 1"), ("blur=-1", "0 or")],
+)
+def test_a_perturbation_that_is_none_is_told(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Perturbation.parse(text)
+
+
+def test_a_camera_is_mounted_elsewhere_and_the_run_says_so(corridor: Any, tmp_path: Path) -> None:
+    perturbation = Perturbation.parse("pitch=-30,height=0.25")
+    results = run(corridor(), tmp_path, limit=2, perturbation=perturbation)
+    body = results.content["run"]["embodiment"]
+    assert (body["camera_pitch"], body["camera_height"]) == (-30.0, 1.5)
+    with pytest.raises(ConfigError, match="underground"):
+        run(corridor(), tmp_path / "under", limit=2, perturbation=Perturbation(height=-2.0))
+
+
+def test_exchanged_sides_are_told_only_where_there_are_any() -> None:
+    def told(instruction: str) -> str:
+        episode = Episode(
+            episode_id="e",
+            scene_id="s",
+            start_position=(0, 0, 0),
+            start_rotation=(0, 0, 0, 1),
+            goals=((1, 0, 0),),
+            instruction=instruction,
+        )
+        return swapped_sides()(episode)
+
+    assert told("Turn left, then take the door on your right.") == "Turn right, then take the door on your left."
+    assert told("Stop right before the table.") == "Stop right before the table."

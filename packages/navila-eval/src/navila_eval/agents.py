@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -137,6 +137,27 @@ def wrong_instruction(seed: int = 0) -> Callable[[Episode], str]:
         return text
 
     return instruction
+
+
+def swapped_sides(seed: int = 0) -> Callable[[Episode], str]:
+    """Instructions with left and right exchanged, where there are any and they surely are sides; others as they are.
+
+    An agent that hears which way to turn walks elsewhere with these.
+    """
+
+    def instruction(episode: Episode) -> str:
+        from navila_data.augment import swap_sides
+
+        return swap_sides(episode.instruction) or episode.instruction
+
+    return instruction
+
+
+#: Agents that are the model told something else, and what they are told, by seed.
+MISLEADING: Mapping[str, Callable[[int], Callable[[Episode], str]]] = {
+    "wrong-instruction": wrong_instruction,
+    "swapped-sides": swapped_sides,
+}
 
 
 class RandomAgent(Agent[random.Random]):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from navila.errors import ConfigError
 
@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from navila.model import NavilaForCausalLM
 
     from navila_eval.judging import Judge
+    from navila_eval.perturbations import Perturbation
 
 
 #: Where benchmark data lie when no `--data-root` says otherwise.
 DATA_ROOT = Path("data/eval")
+#: Agents of navigation that are the model, told the instruction or another one.
+MODEL_AGENTS = ("model", "wrong-instruction", "swapped-sides")
+#: Agents `navila eval --agent` offers.
+AGENTS = (*MODEL_AGENTS, "random", "random-vln-ce", "expert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,9 @@ class Request:
     identity: Mapping[str, Any]
     """What identifies the agent in `run.json`: model path and digest, conversation template, frames."""
     agent: str = "model"
-    """`model`, `wrong-instruction`, `random`, `random-vln-ce` or `expert`."""
+    """One of `AGENTS`."""
+    perturbation: Perturbation | None = None
+    """How images of navigation are disturbed."""
     decoding: Literal["free", "grammar"] = "free"
     num_frames: int | None = None
     limit: int | None = None
@@ -88,6 +95,9 @@ class Results:
 
 class Benchmark(ABC):
     """A task `navila eval` runs; a plugin names its class as the `target` of a `BenchmarkSpec`."""
+
+    shares: ClassVar[bool] = False
+    """Whether processes that run it in one folder at the same time share its work."""
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ from navila.errors import ConfigError
 from navila.files import write_atomically
 from navila.simulation import Embodiment, Episode, Simulator
 
-from navila_eval.agents import Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent, wrong_instruction
-from navila_eval.benchmark import Benchmark, Request, Results
+from navila_eval.agents import MISLEADING, Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent
+from navila_eval.benchmark import AGENTS, Benchmark, Request, Results
 from navila_eval.breakdowns import breakdowns, failure_counts
 from navila_eval.closed_loop import Keeper, run_episodes
 from navila_eval.jsonl import JsonlWriter, strict
 from navila_eval.manifest import environment, episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE, aggregate, headline_values
+from navila_eval.perturbations import Perturbation, Perturbed
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
 from navila_eval.run_folder import PICTURES, RECORDS, TIMINGS, VIDEOS, RunFolder
@@ -29,9 +31,6 @@ from navila_eval.walk import Record, Walk, measures, score
 
 if TYPE_CHECKING:
     from navila_eval.judging import Judge
-
-#: Agents `navila eval --agent` offers.
-AGENTS = ("model", "wrong-instruction", "random", "random-vln-ce", "expert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,8 @@ class NavigationBenchmark(Benchmark):
     """A benchmark of episodes in a simulator; a concrete one offers the two."""
 
     max_steps: int = 500
+    embodiment: Embodiment | None = None
+    """The body that `simulator` gives the agent; one that has it here can be tried with another camera."""
 
     @abstractmethod
     def episodes(self, split: str, *, seed: int, limit: int | None, data_root: Path | None) -> Sequence[Episode]:
@@ -136,9 +137,24 @@ class NavigationBenchmark(Benchmark):
 
     def _simulators(self, request: Request) -> list[Simulator]:
         """The first simulator, in this process or in one of its own."""
+        make = self.simulator
+        if request.perturbation is not None:
+            make = self._perturbed(request.perturbation, request.seed)
         if not request.env_processes:
-            return [self.simulator()]
-        return [SimulatorProcess(self.simulator, task=request.task, timeout=request.sim_timeout)]
+            return [make()]
+        return [SimulatorProcess(make, task=request.task, timeout=request.sim_timeout)]
+
+    def _perturbed(self, perturbation: Perturbation, seed: int) -> Callable[[], Simulator]:
+        """What makes simulators that are so perturbed; episodes stay as they are."""
+        other = self
+        if perturbation.pitch or perturbation.height:
+            if self.embodiment is None:
+                raise ConfigError(f"The cameras of {type(self).__name__} cannot be moved: leave out pitch and height.")
+            other = copy.copy(self)
+            other.embodiment = perturbation.mount(self.embodiment)
+        if not perturbation.of_images:
+            return other.simulator
+        return Perturbed(make=other.simulator, perturbation=perturbation, seed=seed)
 
     def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
         runs = RunFolder(folder)
@@ -170,7 +186,7 @@ def make_agent(request: Request, success_distance: Callable[[Episode], float]) -
         name=request.agent,
         num_frames=request.num_frames,
         decoding=request.decoding,
-        instruction=wrong_instruction(request.seed) if request.agent == "wrong-instruction" else None,
+        instruction=MISLEADING[request.agent](request.seed) if request.agent in MISLEADING else None,
     )
 
 

@@ -49,7 +49,7 @@ class SceneBenchmark(NavigationBenchmark):
             UnknownComponentError, ConfigError: there is no such simulator or embodiment.
         """
         self._simulator = default_host().registry("simulator").spec(str(simulator))
-        self._embodiment: Embodiment = named_embodiment(embodiment)
+        self.embodiment: Embodiment = named_embodiment(embodiment)
         self._scenes = Path(scenes) if scenes is not None else None
         if not isinstance(simulator_options or {}, Mapping):
             raise ConfigError(f'simulator_options is {simulator_options!r}: give an object such as {{"up": "z"}}.')
@@ -90,7 +90,7 @@ class SceneBenchmark(NavigationBenchmark):
 
     def simulator(self) -> Simulator:
         component = default_host().registry("simulator").load(self._simulator.name)
-        options: dict[str, Any] = {"embodiment": self._embodiment, **self._simulator_options}
+        options: dict[str, Any] = {"embodiment": self.embodiment, **self._simulator_options}
         if _reads_scenes(component):
             options.setdefault("scene_root", self.scene_root())
         return construct(component, options, f"simulator {self._simulator.name}")
