@@ -133,6 +133,15 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(dist="navila-bench-niah", kind="benchmark", names=("niah", "vision-niah", "v-niah")),
     CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
     CatalogueEntry(
+        dist="navila-bench-video",
+        kind="benchmark",
+        names=(
+            *("msvd-qa", "msrvtt-qa", "activitynet-qa", "video-chatgpt", "nextqa", "nextqa-oe", "nextqa-mc"),
+            *("egoschema", "egoschema_full", "videomme", "videomme-subtitles", "videomme_w_subtitle"),
+            *("perception-test", "cinepile"),
+        ),
+    ),
+    CatalogueEntry(
         dist="navila-bench-vln",
         kind="benchmark",
         names=("houses", "r2r-ce", "r2r", "rxr-ce", "rxr", "envdrop", "scan"),

@@ -1,0 +1,1 @@
+"""Video benchmarks of navila."""
