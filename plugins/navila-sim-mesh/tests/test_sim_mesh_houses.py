@@ -15,7 +15,7 @@ from navila_sim_mesh.houses import build_house
 from navila_sim_mesh.instructions import passages
 from navila_sim_mesh.navigation import polyline_length
 from navila_sim_mesh.simulator import MeshSimulator
-from navila_sim_mesh.world import World
+from navila_sim_mesh.world import HouseWorld
 
 LEVELS = (0, 1, 2, 3)
 COUNT = 40
@@ -41,7 +41,7 @@ def test_equal_seeds_build_equal_houses_and_others_do_not() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_house_is_as_it_is_described(seed: int) -> None:
-    world = World.of_house(f"houses/{seed}", seed, 0.1)
+    world = HouseWorld(f"houses/{seed}", seed, 0.1)
     house = world.house
     assert house is not None
     assert 3 <= len(house.rooms) <= 6
@@ -64,7 +64,7 @@ def test_a_house_is_as_it_is_described(seed: int) -> None:
 def test_goal_zones_of_one_room_hardly_touch() -> None:
     touching = pairs = 0
     for seed in range(12):
-        world = World.of_house(f"houses/{seed}", seed, 0.1)
+        world = HouseWorld(f"houses/{seed}", seed, 0.1)
         assert world.house is not None
         for a, b in itertools.combinations(world.house.landmarks, 2):
             if a.room == b.room:

@@ -12,14 +12,16 @@ import pytest
 import trimesh
 from navila.errors import SceneError
 from navila.simulation import Embodiment, Episode
+from navila_sim_mesh.geodesic import VisibilityGraph
 from navila_sim_mesh.houses import build_house
 from navila_sim_mesh.loading import load_surface
 from navila_sim_mesh.navigation import CELL, house_floor
+from navila_sim_mesh.navmesh import NavMesh
+from navila_sim_mesh.navmesh_build import build_navmesh
+from navila_sim_mesh.navmesh_paths import NavMeshPaths, length_of
 from navila_sim_mesh.renderer import Camera, Renderer, Surface
 from navila_sim_mesh.simulator import MeshSimulator
 from navila_sim_mesh.textures import build_atlas
-from navila_sim_mesh.walkable import find_floors
-from navila_sim_mesh.world import World
 from PIL import Image
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
@@ -121,14 +123,14 @@ def test_a_ply_with_vertex_colours_and_z_up_is_turned_upright(tmp_path: Path) ->
         process=False,
     )
     floor.export(tmp_path / "scan.ply")
-    sim = MeshSimulator(BODY, scene_root=tmp_path, up="z")
+    sim = MeshSimulator(BODY, scene_root=tmp_path)
     seen = sim.reset(episode("scan.ply", (0.0, 0.0, 0.0), goals=((1.0, 0.0, 1.0),)))
     assert np.abs(seen.rgb[30, 48].astype(int) - (250, 20, 20)).max() <= 3, "the wall at y = 3 is ahead, at z = -3"
     near, far = seen.rgb[95, 48].astype(int), seen.rgb[75, 48].astype(int)
     assert near[0] < far[0], "vertex colours blend along the floor"
     assert sim.geodesic((0.0, 0.0, 0.0), [(1.0, 0.0, 1.0)]) == pytest.approx(2**0.5, rel=0.005)
     with pytest.raises(SceneError, match=r"off the walkable floor|no floor to walk on"):
-        MeshSimulator(BODY, scene_root=tmp_path).reset(episode("scan.ply", (0.0, 0.0, 0.0)))
+        MeshSimulator(BODY, scene_root=tmp_path, up="y").reset(episode("scan.ply", (0.0, 0.0, 0.0)))
 
 
 def test_an_obj_with_its_material_file_is_read(tmp_path: Path) -> None:
@@ -147,15 +149,19 @@ def test_an_obj_with_its_material_file_is_read(tmp_path: Path) -> None:
 def test_the_floor_found_in_a_mesh_is_the_one_the_house_was_built_with(tmp_path: Path) -> None:
     house = build_house(2)
     surface = house.surface
-    floors = find_floors("house", surface.triangles, Renderer(surface), BODY)
+    mesh = build_navmesh("house", surface.triangles, Renderer(surface), BODY)
     exact = house_floor(house, BODY.agent_radius)
-    found = floors[0]
     rows, columns = np.nonzero(exact.walkable)
     xs, zs = exact.origin[0] + columns * CELL, exact.origin[1] + rows * CELL
-    agree = [found.is_walkable(x, z) for x, z in zip(xs, zs, strict=True)]
+    agree = [is_floor(mesh, x, z) for x, z in zip(xs[::7], zs[::7], strict=True)]
     assert np.mean(agree) > 0.93
-    assert found.walkable.sum() <= 1.01 * exact.walkable.sum()
-    assert np.abs(found.height[found.walkable]).max() < 0.03, "rugs are a centimetre high"
+    sides = mesh.corners.reshape(-1, 4, 3)[:, [1, 3]] - mesh.corners.reshape(-1, 4, 3)[:, :1]
+    assert np.prod(sides[:, :, [0, 2]].sum(axis=1), axis=1).sum() <= 1.01 * exact.walkable.sum() * CELL**2
+    assert np.abs(mesh.corners[:, 1]).max() < 0.03, "rugs are a centimetre high"
+
+
+def is_floor(mesh: NavMesh, x: float, z: float, y: float = 0.0) -> bool:
+    return mesh.nearest((x, y, z), 1e-6, 0.1) is not None
 
 
 def slab(width: float, depth: float, y: float, x: float = 0.0, z: float = 0.0) -> trimesh.Trimesh:
@@ -164,10 +170,15 @@ def slab(width: float, depth: float, y: float, x: float = 0.0, z: float = 0.0) -
     return box
 
 
-def floors_of(*meshes: trimesh.Trimesh) -> list[Any]:
+def navmesh_of(*meshes: trimesh.Trimesh) -> NavMesh:
     triangles = np.concatenate([mesh.triangles for mesh in meshes]).astype(np.float32)
-    surface = plain_surface(triangles)
-    return find_floors("test", triangles, Renderer(surface), BODY)
+    return build_navmesh("test", triangles, Renderer(plain_surface(triangles)), BODY)
+
+
+def walked(mesh: NavMesh, start: tuple[float, float, float], goal: tuple[float, float, float]) -> float:
+    paths = NavMeshPaths(mesh)
+    path = paths.path(paths.field([goal]), start)
+    return length_of(path) if path else np.inf
 
 
 def plain_surface(triangles: np.ndarray) -> Surface:
@@ -181,35 +192,82 @@ def plain_surface(triangles: np.ndarray) -> Surface:
     )
 
 
-def test_storeys_are_separate_floors_at_their_heights() -> None:
-    floors = floors_of(slab(6, 6, 0.0), slab(5, 5, 3.0))
-    assert sorted(round(float(floor.height[floor.walkable].mean()), 2) for floor in floors) == [0.0, 3.0]
+def test_storeys_without_stairs_are_islands_at_their_heights() -> None:
+    mesh = navmesh_of(slab(6, 6, 0.0), slab(5, 5, 3.0))
+    heights = [mesh.corners[np.repeat(mesh.islands, 4) == island, 1].mean() for island in (0, 1)]
+    assert sorted(heights) == pytest.approx([0.0, 3.0], abs=0.01)
+    assert walked(mesh, (1.0, 0.0, 1.0), (1.0, 3.0, 1.0)) == np.inf
+
+
+def test_stairs_lead_from_storey_to_storey() -> None:
+    steps = [slab(1.2, 0.3, 0.18 * (k + 1), 2.0, 1.0 - 0.3 * k) for k in range(15)]
+    upper = slab(6, 2.0, 2.7, z=-4.4)
+    mesh = navmesh_of(slab(8, 14, 0.0), *steps, upper)
+    assert len(set(mesh.islands.tolist())) == 1
+    start, top, far = (2.0, 0.0, 2.0), (2.0, 2.7, -4.5), (-2.0, 2.7, -4.5)
+    assert walked(mesh, start, top) == pytest.approx(np.hypot(6.5, 2.7), rel=0.03)
+    assert walked(mesh, far, start) == pytest.approx(np.hypot(6.5, 2.7) + 4.0, rel=0.15)
+    pose = start
+    heights = []
+    for _ in range(26):
+        pose, collided = mesh.step(pose, 0.0, -0.25, sliding=True)
+        assert not collided
+        heights.append(pose[1])
+    assert pose == pytest.approx(top, abs=0.03)
+    assert (np.diff(heights) >= -1e-3).all()
+    assert np.diff(heights).max() < 0.4
+    below = mesh.nearest((-2.0, 0.0, -4.5))
+    assert below is not None
+    assert below[1][1] == pytest.approx(0.0, abs=0.01), "there is floor below the upper storey"
 
 
 def test_low_ceilings_and_high_steps_bound_the_floor_and_low_steps_do_not() -> None:
-    (open_floor,) = floors_of(slab(6, 6, 0.0))
-    assert open_floor.is_walkable(0.0, 0.0)
-    low = floors_of(slab(6, 6, 0.0), slab(2, 2, 1.2))[0]
-    assert not low.is_walkable(0.0, 0.0)
-    assert low.is_walkable(2.5, 2.5)
-    (step,) = floors_of(slab(6, 6, 0.0), slab(2, 2, 0.15))
-    assert step.is_walkable(0.0, 0.0)
-    assert step.floor_height(0.0, 0.0) == pytest.approx(0.15, abs=0.01)
-    high = floors_of(slab(6, 6, 0.0), slab(2, 2, 0.4))
-    assert not high[0].is_walkable(0.0, 0.0)
+    assert is_floor(navmesh_of(slab(6, 6, 0.0)), 0.0, 0.0)
+    low = navmesh_of(slab(6, 6, 0.0), slab(2, 2, 1.2))
+    assert not is_floor(low, 0.0, 0.0)
+    assert is_floor(low, 2.5, 2.5)
+    step = navmesh_of(slab(6, 6, 0.0), slab(2, 2, 0.15))
+    spot = step.nearest((0.0, 0.0, 0.0))
+    assert spot is not None
+    assert spot[1] == pytest.approx((0.0, 0.15, 0.0), abs=0.01)
+    high = navmesh_of(slab(6, 6, 0.0), slab(2, 2, 0.4))
+    assert not is_floor(high, 0.0, 0.0)
+    assert walked(high, (-2.0, 0.0, 0.0), (2.0, 0.0, 0.0)) > 4.3, "round the block"
 
 
-def test_gentle_slopes_are_walked_at_their_true_length_and_steep_ones_are_not() -> None:
+def test_gentle_slopes_are_walked_and_steep_ones_are_not() -> None:
     def ramp(rise: float) -> trimesh.Trimesh:
         return quad([(-1.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, rise, -4.0), (-1.0, rise, -4.0)])
 
-    triangles = np.concatenate([slab(2, 4, 0.0, z=2.0).triangles, ramp(1.5).triangles]).astype(np.float32)
-    renderer = Renderer(plain_surface(triangles))
-    world = World("ramp", renderer, find_floors("ramp", triangles, renderer, BODY))
-    length = world.distance((0.0, 0.0, 2.0), ((0.0, 1.2, -3.2),))
-    assert length == pytest.approx(2.0 + np.hypot(1.2, 3.2), rel=0.01)
-    (flat,) = floors_of(slab(2, 4, 0.0, z=2.0), ramp(6.0))
-    assert not flat.is_walkable(0.0, -1.0)
+    gentle = navmesh_of(slab(2, 4, 0.0, z=2.0), ramp(1.5))
+    # As Detour does: straight from bend to bend, and there is none here.
+    assert walked(gentle, (0.0, 0.0, 2.0), (0.0, 1.2, -3.2)) == pytest.approx(np.hypot(5.2, 1.2), rel=0.01)
+    for z in (-0.5, -1.7, -3.2):
+        spot = gentle.nearest((0.0, -z * 0.375, z))
+        assert spot is not None
+        assert spot[1][1] == pytest.approx(-z * 0.375, abs=0.03)
+    steep = navmesh_of(slab(2, 4, 0.0, z=2.0), ramp(6.0))
+    assert not is_floor(steep, 0.0, -1.0, 1.5)
+
+
+def test_paths_in_a_scan_are_as_short_as_in_the_house_it_is_of() -> None:
+    house = build_house(2)
+    mesh = build_navmesh("house", house.surface.triangles, Renderer(house.surface), BODY)
+    exact = VisibilityGraph(house_floor(house, BODY.agent_radius))
+    paths, rng = NavMeshPaths(mesh), np.random.default_rng(0)
+    rows, columns = np.nonzero(exact.floor.walkable)
+    longer = []
+    for goal in rng.integers(0, len(rows), 4):
+        x, z = exact.floor.origin[0] + columns[goal] * CELL, exact.floor.origin[1] + rows[goal] * CELL
+        field, near = exact.field([(x, z)]), paths.field([(x, 0.0, z)])
+        for start in rng.integers(0, len(rows), 12):
+            here = exact.floor.origin[0] + columns[start] * CELL, exact.floor.origin[1] + rows[start] * CELL
+            true = exact.distance(field, here)
+            if 1.0 < true < np.inf:
+                longer.append(length_of(paths.path(near, (here[0], 0.0, here[1]))) / true - 1)
+    assert len(longer) > 30
+    assert np.mean(np.abs(longer)) < 0.01
+    assert max(longer) < 0.05
 
 
 @pytest.mark.parametrize("name", ["broken.glb", "broken.ply", "broken.obj", "broken.gltf"])
@@ -248,7 +306,7 @@ def test_a_mesh_without_surface_or_floor_is_one_sentence(tmp_path: Path) -> None
     wall.export(tmp_path / "wall.ply")
     huge = quad([(-3e4, 0.0, 3e4), (3e4, 0.0, 3e4), (3e4, 0.0, -3e4), (-3e4, 0.0, -3e4)])
     huge.export(tmp_path / "huge.ply")
-    sim = MeshSimulator(BODY, scene_root=tmp_path)
+    sim = MeshSimulator(BODY, scene_root=tmp_path, up="y")
     for name, complaint in (
         ("points.ply", "no triangles"),
         ("wall.ply", "no floor to walk on"),

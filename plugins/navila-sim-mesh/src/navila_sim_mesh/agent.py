@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from navila.simulation import Embodiment, Position, Rotation
-
-from navila_sim_mesh.navigation import FloorGrid
 
 STOP, FORWARD, LEFT, RIGHT = 0, 1, 2, 3
 #: Share of a turn the follower may be off its way before it turns. At one half, who turns ends up as far off to the
 #: other side: a model that learns from it and errs by a degree turns to and fro for ever.
 HEADING_TOLERANCE = 0.75
+
+
+class Ground(Protocol):
+    """What one walks on: the floor grid of a house or the navigation mesh of a scan."""
+
+    def step(self, position: Position, dx: float, dz: float, *, sliding: bool) -> tuple[Position, bool]:
+        """Where a move by (dx, dz) metres ends, and whether something stopped or deflected it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +58,19 @@ def bearing_to(pose: Pose, x: float, z: float) -> float:
     return wrap(math.atan2(pose.x - x, pose.z - z) - pose.yaw)
 
 
-def advance(pose: Pose, primitive: int, floor: FloorGrid, body: Embodiment) -> tuple[Pose, bool]:
+def advance(pose: Pose, primitive: int, ground: Ground, body: Embodiment) -> tuple[Pose, bool]:
     """Execute a primitive; return the new pose and whether an obstacle stopped or deflected it."""
     if primitive in (LEFT, RIGHT):
         turn = math.radians(body.turn_angle) * (1 if primitive == LEFT else -1)
         return Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + turn)), False
     if primitive == FORWARD:
         dx, dz = -math.sin(pose.yaw) * body.forward_step, -math.cos(pose.yaw) * body.forward_step
-        x, z, collided = floor.move(pose.x, pose.z, dx, dz, sliding=body.sliding)
-        return Pose(x=x, y=floor.floor_height(x, z), z=z, yaw=pose.yaw), collided
+        (x, y, z), collided = ground.step(pose.position, dx, dz, sliding=body.sliding)
+        return Pose(x=x, y=y, z=z, yaw=pose.yaw), collided
     return pose, False
 
 
-def follow(pose: Pose, path: list[tuple[float, float]], floor: FloorGrid, body: Embodiment) -> int:
+def follow(pose: Pose, path: list[tuple[float, float]], ground: Ground, body: Embodiment) -> int:
     """The primitive that brings the agent along `path` ((x, z) way points, its own position first).
 
     Turns towards the way point until within `HEADING_TOLERANCE`, then walks; where that way is blocked, takes the
@@ -83,7 +90,7 @@ def follow(pose: Pose, path: list[tuple[float, float]], floor: FloorGrid, body: 
     # Headings the agent can reach by turning; which are open depends on the position only, so it never dithers.
     headings = sorted(range(-half_circle, half_circle + 1), key=lambda k: (off(k), -k))
     for k in headings:
-        ahead, _ = advance(Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + k * turn)), FORWARD, floor, body)
+        ahead, _ = advance(Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + k * turn)), FORWARD, ground, body)
         if math.hypot(ahead.x - pose.x, ahead.z - pose.z) > 0.4 * body.forward_step:
             return FORWARD if k == 0 else LEFT if k > 0 else RIGHT
     return STOP

@@ -14,11 +14,10 @@ STOP_SHARE = 0.6
 
 def expert_primitive(world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float) -> int:
     """What the shortest-path follower does; 0 once within `STOP_SHARE` of `radius`, or where no way leads on."""
-    spot = world.place(pose.position)
     path = world.path(pose.position, goals)
-    if spot is None or not path or polyline_length(path) <= STOP_SHARE * radius:
+    if not path or polyline_length(path) <= STOP_SHARE * radius:
         return STOP
-    return follow(pose, [(x, z) for x, _, z in path], world.floors[spot.floor], body)
+    return follow(pose, [(x, z) for x, _, z in path], world.ground, body)
 
 
 def expert_primitives(
@@ -26,9 +25,8 @@ def expert_primitives(
 ) -> tuple[int, ...]:
     """The equal primitives, up to `longest`, that the follower would take next."""
     run = [expert_primitive(world, body, pose, goals, radius)]
-    spot = world.place(pose.position)
-    while spot is not None and run[0] != STOP and len(run) < longest:
-        pose, _ = advance(pose, run[0], world.floors[spot.floor], body)
+    while run[0] != STOP and len(run) < longest:
+        pose, _ = advance(pose, run[0], world.ground, body)
         if expert_primitive(world, body, pose, goals, radius) != run[0]:
             break
         run.append(run[0])
@@ -39,12 +37,11 @@ def expert_walk(
     world: World, body: Embodiment, pose: Pose, goals: tuple[Position, ...], radius: float, max_steps: int = 500
 ) -> tuple[Position, ...]:
     """Positions of the expert from `pose` on, one a step, without rendering."""
-    spot = world.place(pose.position)
     positions = [pose.position]
-    while spot is not None and len(positions) <= max_steps:
+    while len(positions) <= max_steps:
         primitive = expert_primitive(world, body, pose, goals, radius)
         if primitive == STOP:
             break
-        pose, _ = advance(pose, primitive, world.floors[spot.floor], body)
+        pose, _ = advance(pose, primitive, world.ground, body)
         positions.append(pose.position)
     return tuple(positions)

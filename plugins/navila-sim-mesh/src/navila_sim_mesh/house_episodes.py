@@ -15,7 +15,7 @@ from navila_sim_mesh.expert import expert_walk
 from navila_sim_mesh.houses import House, PlacedLandmark
 from navila_sim_mesh.instructions import instruct, passages
 from navila_sim_mesh.renderer import Camera
-from navila_sim_mesh.world import World
+from navila_sim_mesh.world import HouseWorld
 
 #: Metres; the nearest of the goal points around a landmark counts.
 GOAL_RADIUS = 1.0
@@ -43,7 +43,7 @@ class _Task:
 
 
 def make_episodes(
-    world_of: Callable[[str], World], body: Embodiment, *, level: int, seed: int, count: int
+    world_of: Callable[[str], HouseWorld], body: Embodiment, *, level: int, seed: int, count: int
 ) -> tuple[Episode, ...]:
     """Make `count` episodes of `level`, a few a house, in houses that only this `seed` uses.
 
@@ -77,9 +77,9 @@ def make_episodes(
     return tuple(episodes)
 
 
-def goal_points(world: World, mark: PlacedLandmark) -> tuple[Position, ...]:
+def goal_points(world: HouseWorld, mark: PlacedLandmark) -> tuple[Position, ...]:
     """Walkable points in a ring close round a landmark."""
-    floor = world.floors[0]
+    floor = world.floor
     obstacle = mark.obstacle
     points = []
     for k in range(16):
@@ -94,7 +94,7 @@ def goal_points(world: World, mark: PlacedLandmark) -> tuple[Position, ...]:
     return tuple(points)
 
 
-def retarget(world: World, episode: Episode, landmark: str, seed: int) -> Episode:
+def retarget(world: HouseWorld, episode: Episode, landmark: str, seed: int) -> Episode:
     """`episode` with another landmark of its room as the goal.
 
     Raises:
@@ -121,7 +121,7 @@ def retarget(world: World, episode: Episode, landmark: str, seed: int) -> Episod
     )
 
 
-def _draw(world: World, body: Embodiment, rng: np.random.Generator, level: int) -> _Task | None:
+def _draw(world: HouseWorld, body: Embodiment, rng: np.random.Generator, level: int) -> _Task | None:
     house = world.house
     assert house is not None
     for _ in range(300):
@@ -135,7 +135,7 @@ def _draw(world: World, body: Embodiment, rng: np.random.Generator, level: int) 
 
 
 def _task(
-    world: World, house: House, body: Embodiment, rng: np.random.Generator, target: PlacedLandmark, level: int
+    world: HouseWorld, house: House, body: Embodiment, rng: np.random.Generator, target: PlacedLandmark, level: int
 ) -> _Task | None:
     """A start from which going to `target` is a task of `level`; None when the one drawn does not fit."""
     start_rooms = [target.room] if level < 2 else [room for room in range(len(house.rooms)) if room != target.room]
@@ -170,7 +170,7 @@ def _task(
     )
 
 
-def share_in_view(world: World, house: House, body: Embodiment, pose: Pose) -> list[float]:
+def share_in_view(world: HouseWorld, house: House, body: Embodiment, pose: Pose) -> list[float]:
     """Share of a 64 x 64 image at 90 degrees that each landmark fills, whatever the agent's own camera."""
     camera = Camera(64, 64, 90.0)
     seen = world.renderer.triangles_seen(camera, (pose.x, pose.y + body.camera_height, pose.z), pose.yaw)
@@ -179,9 +179,9 @@ def share_in_view(world: World, house: House, body: Embodiment, pose: Pose) -> l
     return (counts / seen.size).tolist()
 
 
-def _random_pose(world: World, rng: np.random.Generator, house: House, room: int) -> Pose | None:
+def _random_pose(world: HouseWorld, rng: np.random.Generator, house: House, room: int) -> Pose | None:
     """A pose in a room, an arm's length from everything, on the part of the floor all doors belong to."""
-    rect, floor = house.rooms[room], world.floors[0]
+    rect, floor = house.rooms[room], world.floor
     x = round(float(rng.uniform(rect.x0 + 0.3, rect.x1 - 0.3)), 3)
     z = round(float(rng.uniform(rect.z0 + 0.3, rect.z1 - 0.3)), 3)
     yaw = math.radians(round(float(rng.uniform(-180.0, 180.0)), 2))
@@ -190,7 +190,7 @@ def _random_pose(world: World, rng: np.random.Generator, house: House, room: int
     return Pose(x=x, y=floor.floor_height(x, z), z=z, yaw=yaw)
 
 
-def _episode(world: World, body: Embodiment, task: _Task, level: int, episode_id: str) -> Episode:
+def _episode(world: HouseWorld, body: Embodiment, task: _Task, level: int, episode_id: str) -> Episode:
     house = world.house
     assert house is not None
     # The goal the expert walks to comes first, for callers that look at one goal only.

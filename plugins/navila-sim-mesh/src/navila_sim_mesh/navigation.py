@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from navila.simulation import Position
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -17,8 +18,6 @@ from navila_sim_mesh.houses import House
 CELL = 0.05
 #: Motion is resolved in pieces no longer than this, metres.
 SUBSTEP = 0.025
-#: Distance at which the height of a path is looked up, metres.
-STRIDE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,6 @@ class FloorGrid:
     """(rows, columns), where the centre of the agent may be."""
     radius: float
     """Radius of the agent, metres."""
-    flat: bool
-    """Whether all of the floor lies at one height, to a centimetre."""
 
     @classmethod
     def build(
@@ -49,7 +46,6 @@ class FloorGrid:
         clearance = np.maximum(clearance, 0.0).astype(np.float32)
         # Half a millimetre forgives the rounding of float32.
         walkable = free & (clearance >= radius - 5e-4)
-        heights = height[walkable]
         return cls(
             origin=origin,
             height=height,
@@ -57,7 +53,6 @@ class FloorGrid:
             clearance=clearance,
             walkable=walkable,
             radius=radius,
-            flat=not len(heights) or float(np.ptp(heights)) < 0.01,
         )
 
     def cell(self, x: float, z: float) -> tuple[int, int]:
@@ -91,20 +86,6 @@ class FloorGrid:
         row, column = self.cell(x, z)
         return float(self.height[row, column])
 
-    def walk_length(self, path: Sequence[tuple[float, float]]) -> float:
-        """Length in metres of a path of (x, z) way points over the floor's ups and downs."""
-        if self.flat:
-            return sum(math.dist(a, b) for a, b in pairwise(path))
-        total = 0.0
-        for (x0, z0), (x1, z1) in pairwise(path):
-            # A stride apart, so that stairs count as the slope one walks and not as every riser and tread.
-            pieces = max(1, round(math.hypot(x1 - x0, z1 - z0) / STRIDE))
-            shares = [k / pieces for k in range(pieces + 1)]
-            heights = [self.floor_height(x0 + s * (x1 - x0), z0 + s * (z1 - z0)) for s in shares]
-            flat = math.hypot(x1 - x0, z1 - z0) / pieces
-            total += sum(math.hypot(flat, b - a) for a, b in pairwise(heights))
-        return total
-
     def clearance_at(self, x: float, z: float) -> tuple[float, float, float]:
         """Distance to the nearest obstacle at (x, z), interpolated, and its gradient (d/dx, d/dz)."""
         column, row = (x - self.origin[0]) / CELL, (z - self.origin[1]) / CELL
@@ -115,6 +96,11 @@ class FloorGrid:
         (a, b), (d, e) = self.clearance[r : r + 2, c : c + 2].tolist()
         value = (a * (1 - s) + b * s) * (1 - t) + (d * (1 - s) + e * s) * t
         return value, ((b - a) * (1 - t) + (e - d) * t) / CELL, ((d - a) * (1 - s) + (e - b) * s) / CELL
+
+    def step(self, position: Position, dx: float, dz: float, *, sliding: bool) -> tuple[Position, bool]:
+        """Where a move by (dx, dz) metres ends, and whether something stopped or deflected it."""
+        x, z, collided = self.move(position[0], position[2], dx, dz, sliding=sliding)
+        return (x, self.floor_height(x, z), z), collided
 
     def move(self, x: float, z: float, dx: float, dz: float, *, sliding: bool) -> tuple[float, float, bool]:
         """Move a disc from (x, z) by (dx, dz) metres; return where it ends and whether something was in the way."""

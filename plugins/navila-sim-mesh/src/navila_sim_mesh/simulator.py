@@ -28,7 +28,7 @@ from navila_sim_mesh.agent import STOP, Pose, advance, bearing_to, yaw_of
 from navila_sim_mesh.expert import expert_primitive, expert_primitives
 from navila_sim_mesh.house_episodes import make_episodes, retarget
 from navila_sim_mesh.renderer import Camera
-from navila_sim_mesh.world import World, house_seed
+from navila_sim_mesh.world import HouseWorld, World, house_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,6 @@ class AgentState:
     """What `snapshot` hands out."""
 
     episode: Episode
-    floor: int
     pose: Pose
     collided: bool
     done: bool
@@ -45,8 +44,9 @@ class AgentState:
 class MeshSimulator(ProceduralSimulator):
     """Renders and walks triangle meshes on the CPU.
 
-    `scene_id` is `houses/<seed>` for a procedural house, else the path of a GLB, PLY or OBJ file below `scene_root`.
-    `up` is the vertical axis of such files. The last `scenes_kept` scenes stay loaded.
+    `scene_id` is `houses/<seed>` for a procedural house, else the path of a GLB, PLY or OBJ file below `scene_root`;
+    a `.navmesh` beside it tells where one can walk, else that is found from the mesh. `up` is the vertical axis of such
+    files; "auto" finds it. The last `scenes_kept` scenes stay loaded.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class MeshSimulator(ProceduralSimulator):
         embodiment: Embodiment | None = None,
         scene_root: str | Path | None = None,
         *,
-        up: Literal["y", "z"] = "y",
+        up: Literal["auto", "y", "z"] = "auto",
         scenes_kept: int = 8,
     ) -> None:
         self.embodiment = embodiment if embodiment is not None else Embodiment()
         _check(self.embodiment)
         self.scene_root = Path(scene_root) if scene_root is not None else Path()
-        self._up: Literal["y", "z"] = up
+        self._up: Literal["auto", "y", "z"] = up
         self._scenes_kept = max(1, scenes_kept)
         self._worlds: OrderedDict[str, World] = OrderedDict()
         self._camera = Camera.of(self.embodiment)
@@ -94,9 +94,9 @@ class MeshSimulator(ProceduralSimulator):
                 f"No goal of episode {episode.episode_id!r} can be reached from its start in {episode.scene_id!r};"
                 " correct its goals or leave the episode out."
             )
-        floor = world.floors[place.floor]
-        pose = Pose(x=place.x, y=floor.floor_height(place.x, place.z), z=place.z, yaw=yaw_of(episode.start_rotation))
-        self._state = AgentState(episode=episode, floor=place.floor, pose=pose, collided=False, done=False)
+        x, y, z = place
+        pose = Pose(x=x, y=y, z=z, yaw=yaw_of(episode.start_rotation))
+        self._state = AgentState(episode=episode, pose=pose, collided=False, done=False)
         return self._observe()
 
     def step(self, primitive: int) -> Observation:
@@ -110,11 +110,8 @@ class MeshSimulator(ProceduralSimulator):
             raise ConfigError(f"Episode {state.episode.episode_id!r} has ended with STOP; reset before the next step.")
         if primitive not in (0, 1, 2, 3):
             raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
-        world = self._here()
-        pose, collided = advance(state.pose, primitive, world.floors[state.floor], self.embodiment)
-        self._state = AgentState(
-            episode=state.episode, floor=state.floor, pose=pose, collided=collided, done=primitive == STOP
-        )
+        pose, collided = advance(state.pose, primitive, self._here().ground, self.embodiment)
+        self._state = AgentState(episode=state.episode, pose=pose, collided=collided, done=primitive == STOP)
         return self._observe()
 
     def geodesic(self, start: Position, goals: Sequence[Position]) -> float:
@@ -138,7 +135,7 @@ class MeshSimulator(ProceduralSimulator):
         )
 
     def top_down_map(self) -> TopDownMap:
-        return self._here().top_down_map(self._current().floor)
+        return self._here().top_down_map(self._current().pose.position)
 
     def snapshot(self) -> AgentState:
         return self._current()
@@ -156,10 +153,10 @@ class MeshSimulator(ProceduralSimulator):
         return self._observe()
 
     def make_episodes(self, *, level: int, seed: int, count: int) -> tuple[Episode, ...]:
-        return make_episodes(self._world, self.embodiment, level=level, seed=seed, count=count)
+        return make_episodes(self._house, self.embodiment, level=level, seed=seed, count=count)
 
     def retarget(self, episode: Episode, landmark: str, *, seed: int) -> Episode:
-        return retarget(self._world(episode.scene_id), episode, landmark, seed)
+        return retarget(self._house(episode.scene_id), episode, landmark, seed)
 
     def landmarks(self) -> tuple[Landmark, ...]:
         """Landmarks of the current procedural house; none in scanned scenes."""
@@ -228,15 +225,24 @@ class MeshSimulator(ProceduralSimulator):
             done=state.done,
         )
 
+    def _house(self, scene_id: str) -> HouseWorld:
+        world = self._world(scene_id)
+        if not isinstance(world, HouseWorld):
+            raise ConfigError(f"The scene {scene_id!r} is no procedural house; its landmarks have no names.")
+        return world
+
     def _world(self, scene_id: str) -> World:
         if scene_id in self._worlds:
             self._worlds.move_to_end(scene_id)
             return self._worlds[scene_id]
         seed = house_seed(scene_id)
         if seed is None:
-            world = World.of_file(scene_id, self.scene_root / scene_id, self.embodiment, self._up)
+            # Procedural houses need none of what reads files.
+            from navila_sim_mesh.scan import ScanWorld
+
+            world: World = ScanWorld.load(scene_id, self.scene_root / scene_id, self.embodiment, self._up)
         else:
-            world = World.of_house(scene_id, seed, self.embodiment.agent_radius)
+            world = HouseWorld(scene_id, seed, self.embodiment.agent_radius)
         self._worlds[scene_id] = world
         while len(self._worlds) > self._scenes_kept:
             self._worlds.popitem(last=False)

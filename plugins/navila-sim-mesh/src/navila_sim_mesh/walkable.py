@@ -1,13 +1,14 @@
-"""Find the floors of any mesh: where up-facing surface has room for the agent above it.
+"""Find where one can stand in any mesh: up-facing surface with room for the agent above it.
 
 The mesh is sampled into voxels, as Recast and habitat's navmesh do; each column of voxels then has zero or more
-surfaces to stand on. Surfaces next to each other belong together when the step between them is small; what overlaps
-from above is taken apart into separate floors. Floors are not linked with one another.
+surfaces to stand on. Surfaces next to each other join where the step between them is small, so that stairs lead from
+one storey to the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from navila.errors import SceneError
@@ -16,24 +17,42 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from navila_sim_mesh.navigation import CELL, FloorGrid
+from navila_sim_mesh.navigation import CELL
 from navila_sim_mesh.renderer import Renderer
 
 #: Highest step the agent climbs, metres.
 STEP_HEIGHT = 0.2
 #: Steepest floor, as the vertical part of its unit normal (45 degrees).
 MIN_NORMAL_Y = 0.707
-#: Floors smaller than this are table tops and the like, square metres.
+#: Connected floor smaller than this is a table top or the like, square metres.
 MIN_AREA = 2.0
 #: Voxels a scene may have; 100 m x 100 m x 10 m have 800 million.
 MAX_VOXELS = 1_000_000_000
 #: Points sampled at a time.
 _CHUNK = 2_000_000
 _LEVELS_A_STEP = round(STEP_HEIGHT / CELL)
+#: Directions of neighbouring cells, (rows, columns); the opposite of one is two further.
+_WAYS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
-def find_floors(name: str, triangles: NDArray[np.float32], renderer: Renderer, body: Embodiment) -> list[FloorGrid]:
-    """Floors of a scene, the largest first; `renderer` draws the same triangles (F, 3, 3).
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The S places where the centre of the agent may be, sorted by row, then column, then height."""
+
+    origin: tuple[float, float]
+    """World (x, z) of the centre of row 0, column 0, metres; rows run along +z, columns along +x."""
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    height: NDArray[np.float64]
+    """(S,) metres."""
+    right: NDArray[np.int64]
+    """(S,) the cell one column on that one can step to, S where there is none."""
+    down: NDArray[np.int64]
+    """(S,) the same one row on."""
+
+
+def find_cells(name: str, triangles: NDArray[np.float32], renderer: Renderer, body: Embodiment) -> Cells:
+    """Where an agent can be in a scene; `renderer` draws the same triangles (F, 3, 3).
 
     Raises:
         SceneError: the scene is too large for its voxels, or nowhere walkable.
@@ -45,23 +64,30 @@ def find_floors(name: str, triangles: NDArray[np.float32], renderer: Renderer, b
         size = " x ".join(f"{extent:.0f}" for extent in high - low)
         raise SceneError(f"The scene {name} measures {size} m, too much to walk in; scale its coordinates to metres.")
     start = low - 1.5 * CELL
-    solid, standable = _voxels(triangles, start, shape)
-    rows, columns, levels = _surfaces(solid, standable, round(body.agent_height / CELL))
-    del solid, standable
-    floors: list[tuple[float, FloorGrid]] = []
-    for chosen in _sheets(rows, columns, levels, shape):
-        if len(chosen) * CELL**2 < MIN_AREA:
-            continue
-        floor = _floor(rows[chosen], columns[chosen], levels[chosen], start, shape, renderer, body)
-        area = float(floor.walkable.sum()) * CELL**2
-        if area >= MIN_AREA:
-            floors.append((area, floor))
-    if not floors:
+    row, column, level = _surfaces(*_voxels(triangles, start, shape), round(body.agent_height / CELL))
+    order = np.argsort((row * shape[2] + column) * shape[0] + level)
+    row, column, level = row[order], column[order], level[order]
+    right, down = (_neighbours(row, column, level, way, shape) for way in _WAYS[:2])
+    apart = _border_distance(right, down, round(body.agent_radius / CELL) + 2)
+    # Half a millimetre forgives the rounding of cells.
+    keep = apart * CELL - CELL / 2 >= body.agent_radius - 5e-4
+    keep &= _large(keep, right, down)
+    if not keep.any():
         raise SceneError(
-            f"The scene {name} has no floor to walk on; check that its unit is the metre and its vertical axis y"
-            " (or set up='z')."
+            f"The scene {name} has no floor to walk on; check that its unit is the metre and its vertical axis is"
+            " found right (up='y' or up='z' say which it is)."
         )
-    return [floor for _, floor in sorted(floors, key=lambda item: -item[0])]
+    renumbered = np.append(np.where(keep, np.cumsum(keep) - 1, keep.sum()), keep.sum())
+    origin = (float(start[0] + CELL / 2), float(start[2] + CELL / 2))
+    row, column, level = row[keep], column[keep], level[keep]
+    return Cells(
+        origin=origin,
+        row=row,
+        column=column,
+        height=_heights(origin, row, column, start[1] + (level + 1) * CELL, renderer),
+        right=renumbered[right[keep]],
+        down=renumbered[down[keep]],
+    )
 
 
 def _voxels(
@@ -140,74 +166,72 @@ def _surfaces(
     return row, column, level
 
 
-def _sheets(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], levels: NDArray[np.int64], shape: tuple[int, ...]
-) -> list[NDArray[np.int64]]:
-    """Indices of surfaces, grouped so that a group is connected and holds at most one surface a column."""
-    sheets = []
-    rest = np.arange(len(rows))
-    while len(rest):
-        label = _connected(rows[rest], columns[rest], levels[rest], shape)
-        column = (label.astype(np.int64) * shape[1] + rows[rest]) * shape[2] + columns[rest]
-        # The lowest surface of each column of each component; what lies above it waits for the next round.
-        order = np.lexsort((levels[rest], column))
-        lowest = order[np.concatenate([[True], np.diff(column[order]) != 0])]
-        for number in np.unique(label[lowest]):
-            sheets.append(rest[lowest[label[lowest] == number]])
-        rest = np.delete(rest, lowest)
-    return sheets
-
-
-def _connected(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], levels: NDArray[np.int64], shape: tuple[int, ...]
-) -> NDArray[np.int32]:
-    """Number of the component each surface belongs to; neighbours join when the step between them is small."""
-    count = len(rows)
-    key = (rows * shape[2] + columns) * shape[0] + levels
-    order = np.argsort(key)
-    keys = key[order]
-    links = []
-    for dr, dc in ((0, 1), (1, 0)):
-        for rise in range(-_LEVELS_A_STEP, _LEVELS_A_STEP + 1):
-            wanted = ((rows + dr) * shape[2] + columns + dc) * shape[0] + levels + rise
-            at = np.minimum(np.searchsorted(keys, wanted), count - 1)
-            inside = (levels + rise >= 0) & (levels + rise < shape[0])
-            hit = np.nonzero((keys[at] == wanted) & inside)[0]
-            links.append((hit, order[at[hit]]))
-    a = np.concatenate([link[0] for link in links])
-    b = np.concatenate([link[1] for link in links])
-    graph = sparse.coo_array((np.ones(len(a), np.bool_), (a, b)), shape=(count, count))
-    return np.asarray(csgraph.connected_components(graph, directed=False)[1], np.int32)
-
-
-def _floor(
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    levels: NDArray[np.int64],
-    start: NDArray[np.float64],
+def _neighbours(
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    level: NDArray[np.int64],
+    way: tuple[int, int],
     shape: tuple[int, ...],
+) -> NDArray[np.int64]:
+    """The surface (N,) one can step to in a direction, N where there is none."""
+    keys = (row * shape[2] + column) * shape[0] + level
+    beside = ((row + way[0]) * shape[2] + column + way[1]) * shape[0]
+    # With headroom for an agent between them, there is hardly ever a second one within a step.
+    at = np.searchsorted(keys, beside + np.maximum(level - _LEVELS_A_STEP, 0))
+    found = np.append(keys, -1)[np.minimum(at, len(keys))]
+    highest = beside + np.minimum(level + _LEVELS_A_STEP, shape[0] - 1)
+    return np.where((found >= beside) & (found <= highest), at, len(keys))
+
+
+def _border_distance(right: NDArray[np.int64], down: NDArray[np.int64], reach: int) -> NDArray[np.float64]:
+    """Cells (N,) from each surface to the nearest cell that is no floor, exact up to about `reach`."""
+    count = len(right)
+    ways = []
+    for onward in (right, down):
+        back = np.full(count + 1, count)
+        back[onward] = np.arange(count)
+        ways += [onward, back[:count]]
+    steps = ((0, 1), (0, -1), (1, 0), (-1, 0))
+    # The vector to the nearest cell that is no floor spreads from neighbour to neighbour.
+    vector = np.full((count + 1, 2), 1000, np.int32)
+    vector[count] = 0
+    for _ in range(reach):
+        for onward, step in zip(ways, steps, strict=True):
+            offered = vector[onward] + np.array(step, np.int32)
+            better = (offered**2).sum(axis=1) < (vector[:count] ** 2).sum(axis=1)
+            vector[:count][better] = offered[better]
+    return np.sqrt((vector[:count].astype(np.float64) ** 2).sum(axis=1))
+
+
+def _large(keep: NDArray[np.bool_], right: NDArray[np.int64], down: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the surfaces kept belong to a connected floor of at least `MIN_AREA`."""
+    count = len(keep)
+    links = [
+        (np.arange(count)[ok], onward[ok]) for onward in (right, down) for ok in [keep & np.append(keep, False)[onward]]
+    ]
+    a, b = (np.concatenate(part) for part in zip(*links, strict=True))
+    graph = sparse.coo_array((np.ones(len(a), np.bool_), (a, b)), shape=(count, count))
+    label = csgraph.connected_components(graph, directed=False)[1]
+    return np.bincount(label, keep)[label] * CELL**2 >= MIN_AREA
+
+
+def _heights(
+    origin: tuple[float, float],
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    rough: NDArray[np.float64],
     renderer: Renderer,
-    body: Embodiment,
-) -> FloorGrid:
-    """The grid of one floor, with heights measured by rays onto the mesh."""
-    free = np.zeros(shape[1:], np.bool_)
-    height = np.zeros(shape[1:], np.float32)
-    free[rows, columns] = True
-    origin = (float(start[0] + CELL / 2), float(start[2] + CELL / 2))
-    rough = start[1] + (levels + 1) * CELL
-    above = np.stack([origin[0] + columns * CELL, rough + STEP_HEIGHT, origin[1] + rows * CELL], axis=1)
-    down = np.broadcast_to(np.array([0.0, -1.0, 0.0], np.float32), above.shape).copy()
-    hit, far = renderer.cast(above.astype(np.float32), down)
-    # Where a ray slips through a crack, the voxel tells the height to within its size.
-    found = (hit >= 0) & (far < 2 * STEP_HEIGHT)
-    height[rows, columns] = np.where(found, above[:, 1] - far, rough - CELL / 2)
-    # Neighbours on one sheet may still be a cliff apart, where the ways between them lead round.
-    level = np.full(shape[1:], -(10**6), np.int64)
-    level[rows, columns] = levels
-    for axis in (0, 1):
-        a = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
-        b = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-        cliff = (level[a] >= 0) & (level[b] >= 0) & (np.abs(level[a] - level[b]) > _LEVELS_A_STEP)
-        free[a] &= ~cliff
-        free[b] &= ~cliff
-    return FloorGrid.build(origin=origin, free=free, height=height, radius=body.agent_radius)
+) -> NDArray[np.float64]:
+    """Heights (N,) of the mesh below points at most a voxel above it, in metres."""
+    heights = rough - CELL / 2
+    for at in range(0, len(row), _CHUNK):
+        part = slice(at, at + _CHUNK)
+        above = np.empty((len(row[part]), 3), np.float32)
+        above[:, 0] = origin[0] + column[part] * CELL
+        above[:, 1] = rough[part] + STEP_HEIGHT
+        above[:, 2] = origin[1] + row[part] * CELL
+        hit, far = renderer.cast(above, np.tile(np.array([[0.0, -1.0, 0.0]], np.float32), (len(above), 1)))
+        # Where a ray slips through a crack, the voxel tells the height to within its size.
+        found = (hit >= 0) & (far < 2 * STEP_HEIGHT)
+        heights[part] = np.where(found, above[:, 1] - far, heights[part])
+    return heights

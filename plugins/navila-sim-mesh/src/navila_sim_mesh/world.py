@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from navila.errors import SceneError
-from navila.simulation import Embodiment, Position, TopDownMap
+from navila.simulation import Position, TopDownMap
 
+from navila_sim_mesh.agent import Ground
 from navila_sim_mesh.geodesic import DistanceField, VisibilityGraph
 from navila_sim_mesh.houses import House, build_house
 from navila_sim_mesh.navigation import CELL, FloorGrid, house_floor
@@ -27,107 +25,92 @@ PLAN_HEIGHT = 2.0
 FIELDS_KEPT = 256
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A point on a floor."""
+class World(ABC):
+    """One scene; `house` is set for procedural ones."""
 
-    floor: int
-    x: float
-    z: float
+    scene_id: str
+    renderer: Renderer
+    ground: Ground
+    house: House | None = None
 
+    @abstractmethod
+    def place(self, position: Position) -> Position | None:
+        """The point an agent put at `position` stands at; None off the walkable floor."""
 
-class World:
-    """One scene with its floors; `house` is set for procedural ones."""
-
-    def __init__(self, scene_id: str, renderer: Renderer, floors: Sequence[FloorGrid], house: House | None = None):
-        self.scene_id = scene_id
-        self.renderer = renderer
-        self.floors = tuple(floors)
-        self.house = house
-        self._graphs: dict[int, VisibilityGraph] = {}
-        self._fields: OrderedDict[tuple[int, tuple[Position, ...]], DistanceField | None] = OrderedDict()
-
-    @classmethod
-    def of_house(cls, scene_id: str, seed: int, radius: float) -> World:
-        """Build the procedural house of `seed` for an agent of `radius` metres."""
-        house = build_house(seed)
-        return cls(scene_id, Renderer(house.surface), [house_floor(house, radius)], house)
-
-    @classmethod
-    def of_file(cls, scene_id: str, path: Path, body: Embodiment, up: Literal["y", "z"]) -> World:
-        """Load a mesh file and find its floors.
-
-        Raises:
-            SceneError: the file cannot be read, or there is no floor in it.
-        """
-        # Procedural houses need no trimesh, which takes a while to import.
-        from navila_sim_mesh.loading import load_surface
-        from navila_sim_mesh.walkable import find_floors
-
-        surface = load_surface(path, up)
-        renderer = Renderer(surface)
-        return cls(scene_id, renderer, find_floors(str(path), surface.triangles, renderer, body))
-
-    def graph(self, floor: int) -> VisibilityGraph:
-        """Visibility graph of a floor, made on first use."""
-        if floor not in self._graphs:
-            self._graphs[floor] = VisibilityGraph(self.floors[floor])
-        return self._graphs[floor]
-
-    def place(self, position: Position) -> Place | None:
-        """The walkable point nearest to `position`, at most `SNAP_DISTANCE` away on the floor next to it in height."""
-        best: tuple[float, Place] | None = None
-        for index, floor in enumerate(self.floors):
-            spot = floor.nearest_walkable(position[0], position[2], SNAP_DISTANCE)
-            if spot is None:
-                continue
-            rise = abs(floor.floor_height(*spot) - position[1])
-            if rise <= FLOOR_TOLERANCE and (best is None or rise < best[0]):
-                best = rise, Place(floor=index, x=spot[0], z=spot[1])
-        return best[1] if best else None
-
-    def field(self, floor: int, goals: tuple[Position, ...]) -> DistanceField | None:
-        """Distances to the nearest of `goals` on one floor; None when none of them is on it."""
-        key = (floor, goals)
-        if key not in self._fields:
-            places = [self.place(goal) for goal in goals]
-            points = [(spot.x, spot.z) for spot in places if spot is not None and spot.floor == floor]
-            self._fields[key] = self.graph(floor).field(points) if points else None
-            while len(self._fields) > FIELDS_KEPT:
-                self._fields.popitem(last=False)
-        self._fields.move_to_end(key)
-        return self._fields[key]
-
+    @abstractmethod
     def distance(self, start: Position, goals: tuple[Position, ...]) -> float:
         """Metres of the shortest walkable path to the nearest goal; inf when there is none."""
+
+    @abstractmethod
+    def path(self, start: Position, goals: tuple[Position, ...]) -> tuple[Position, ...]:
+        """Way points of that path; empty when there is none."""
+
+    @abstractmethod
+    def top_down_map(self, position: Position) -> TopDownMap:
+        """The storey of `position` seen from two metres above it; dark where there is nothing, as inside walls."""
+
+
+class HouseWorld(World):
+    """A procedural house: one flat floor."""
+
+    def __init__(self, scene_id: str, seed: int, radius: float) -> None:
+        """Build the house of `seed` for an agent of `radius` metres."""
+        self.scene_id = scene_id
+        self.house = build_house(seed)
+        self.renderer = Renderer(self.house.surface)
+        self.floor: FloorGrid = house_floor(self.house, radius)
+        self.ground = self.floor
+        self._graph: VisibilityGraph | None = None
+        self._fields: OrderedDict[tuple[Position, ...], DistanceField | None] = OrderedDict()
+
+    @property
+    def graph(self) -> VisibilityGraph:
+        """Visibility graph of the floor, made on first use."""
+        if self._graph is None:
+            self._graph = VisibilityGraph(self.floor)
+        return self._graph
+
+    def place(self, position: Position) -> Position | None:
+        spot = self.floor.nearest_walkable(position[0], position[2], SNAP_DISTANCE)
+        if spot is None:
+            return None
+        height = self.floor.floor_height(*spot)
+        return (spot[0], height, spot[1]) if abs(height - position[1]) <= FLOOR_TOLERANCE else None
+
+    def field(self, goals: tuple[Position, ...]) -> DistanceField | None:
+        """Distances to the nearest of `goals`; None when none of them is walkable."""
+        if goals not in self._fields:
+            places = [self.place(goal) for goal in goals]
+            points = [(spot[0], spot[2]) for spot in places if spot is not None]
+            self._fields[goals] = self.graph.field(points) if points else None
+            while len(self._fields) > FIELDS_KEPT:
+                self._fields.popitem(last=False)
+        self._fields.move_to_end(goals)
+        return self._fields[goals]
+
+    def distance(self, start: Position, goals: tuple[Position, ...]) -> float:
         spot = self.place(start)
-        field = self.field(spot.floor, goals) if spot is not None else None
+        field = self.field(goals) if spot is not None else None
         if spot is None or field is None:
             return math.inf
-        graph, floor = self.graph(spot.floor), self.floors[spot.floor]
-        if floor.flat:
-            return graph.distance(field, (spot.x, spot.z))
-        path = graph.path(field, (spot.x, spot.z))
-        return floor.walk_length(path) if path else math.inf
+        return self.graph.distance(field, (spot[0], spot[2]))
 
-    def top_down_map(self, floor: int) -> TopDownMap:
-        """One floor seen from two metres above it; where nothing is to be seen, the inside of walls, it is dark."""
-        grid = self.floors[floor]
+    def path(self, start: Position, goals: tuple[Position, ...]) -> tuple[Position, ...]:
+        spot = self.place(start)
+        field = self.field(goals) if spot is not None else None
+        if spot is None or field is None:
+            return ()
+        way = self.graph.path(field, (spot[0], spot[2]))
+        return tuple((x, self.floor.floor_height(x, z), z) for x, z in way)
+
+    def top_down_map(self, position: Position) -> TopDownMap:
+        grid = self.floor
         level = float(grid.height[grid.walkable].min()) if grid.walkable.any() else 0.0
         rgb, seen = self.renderer.render_plan(
             origin=grid.origin, shape=grid.free.shape, resolution=CELL, eye_height=level + PLAN_HEIGHT
         )
         rgb[~seen] = 40
         return TopDownMap(rgb=rgb, walkable=grid.walkable.copy(), origin=grid.origin, resolution=CELL)
-
-    def path(self, start: Position, goals: tuple[Position, ...]) -> tuple[Position, ...]:
-        """Way points of that path; empty when there is none."""
-        spot = self.place(start)
-        field = self.field(spot.floor, goals) if spot is not None else None
-        if spot is None or field is None:
-            return ()
-        floor = self.floors[spot.floor]
-        return tuple((x, floor.floor_height(x, z), z) for x, z in self.graph(spot.floor).path(field, (spot.x, spot.z)))
 
 
 def house_seed(scene_id: str) -> int | None:

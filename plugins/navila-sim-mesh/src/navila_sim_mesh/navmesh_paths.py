@@ -1,0 +1,250 @@
+"""Shortest paths over a navigation mesh: distance fields over points of its portals, pulled taut by a funnel.
+
+The field decides through which polygons a path leads; within them its length is exact: the chain of straight lines
+from bend to bend that Detour's findStraightPath gives. Detour looks for polygons by the middles of portals alone, so
+its path is at times a little longer than the shortest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from navila.simulation import Position
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from navila_sim_mesh.navmesh import NavMesh
+
+#: Greatest distance between the points of a portal that paths are searched over, metres.
+SPACING = 0.5
+#: First points tried from a start: any that the field takes for at most so much farther than the best.
+_DOUBT = 1.03
+_TRIED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavField:
+    """Distances to the nearest of some goals; made by `NavMeshPaths.field`."""
+
+    goals: tuple[Position, ...]
+    """On the mesh, metres."""
+    goal_polygons: tuple[int, ...]
+    distance: NDArray[np.float64]
+    """(N,) metres from each point to the nearest goal, inf when there is no way."""
+    following: NDArray[np.int32]
+    """(N,) the point the path from each one goes on to; N + g for goal g, negative when there is no way."""
+
+
+class NavMeshPaths:
+    """Path search over one mesh; N points lie on its portals, both ends of each among them."""
+
+    def __init__(self, mesh: NavMesh) -> None:
+        self.mesh = mesh
+        ends = mesh.portals.ends
+        pieces = np.ceil(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1) / SPACING).astype(np.int64)
+        counts = np.maximum(pieces, 0) + 1
+        self._portal = np.repeat(np.arange(len(ends)), counts)
+        first = np.cumsum(counts) - counts
+        share = (np.arange(counts.sum()) - first[self._portal]) / np.maximum(pieces, 1)[self._portal]
+        self._points = ends[self._portal, 0] + share[:, None] * (ends[self._portal, 1] - ends[self._portal, 0])
+        self._first_point = np.append(first, counts.sum())
+
+    def field(self, goals: Sequence[Position]) -> NavField:
+        """Distances from everywhere to the nearest of `goals`; those far off the mesh do not count."""
+        found = [spot for spot in map(self.mesh.nearest, goals) if spot is not None]
+        count = len(self._points)
+        near = [self._points_of(polygon) for polygon, _ in found]
+        lengths = [np.linalg.norm(self._points[n] - place, axis=1) for n, (_, place) in zip(near, found, strict=True)]
+        # One more source, the last, is at every goal at once. A link of no length would be no link.
+        links, size = self._links, count + len(found) + 1
+        data = np.concatenate([links.data, *lengths, np.zeros(len(found))])
+        indices = np.concatenate([links.indices, *near, np.arange(count, count + len(found))])
+        ends = np.cumsum([len(links.data), *map(len, near), len(found)])
+        graph = sparse.csr_array(
+            (np.maximum(data, 1e-12), indices, np.concatenate([links.indptr, ends[1:]])),
+            shape=(size, size),
+        )
+        distance, before = csgraph.dijkstra(graph, indices=size - 1, return_predecessors=True)
+        return NavField(
+            goals=tuple(place for _, place in found),
+            goal_polygons=tuple(polygon for polygon, _ in found),
+            distance=distance[:count],
+            following=before[:count].astype(np.int32),
+        )
+
+    def path(self, field: NavField, start: Position) -> tuple[Position, ...]:
+        """Way points from the point of the mesh nearest to `start` to the nearest goal; empty when there is no way."""
+        spot = self.mesh.nearest(start)
+        if spot is None:
+            return ()
+        polygon, place = spot
+        candidates: list[tuple[Position, ...]] = [
+            (place, goal)
+            for goal, number in zip(field.goals, field.goal_polygons, strict=True)
+            if number == polygon and len(self._corners_of(polygon)) > 2
+        ]
+        near = self._points_of(polygon)
+        total = np.linalg.norm(self._points[near] - place, axis=1) + field.distance[near]
+        order = near[np.argsort(total, kind="stable")]
+        total = np.sort(total)
+        tried: set[tuple[int, ...]] = set()
+        for point in order[total <= _DOUBT * total[0]] if len(near) and np.isfinite(total[0]) else ():
+            corridor = self._corridor(field, polygon, int(point))
+            if corridor in tried:
+                continue
+            tried.add(corridor)
+            candidates.append(self._taut(place, field.goals[corridor[-1]], corridor[:-1]))
+            if len(tried) == _TRIED:
+                break
+        return min(candidates, key=length_of) if candidates else ()
+
+    def _corridor(self, field: NavField, polygon: int, point: int) -> tuple[int, ...]:
+        """Portals crossed from `polygon` to a goal by way of `point`, each with its direction, and the goal's number.
+
+        Portal k is 2 k when it is crossed from its first polygon to its second, else 2 k + 1.
+        """
+        pairs = self.mesh.portals.polygons
+        count = len(self._points)
+        polygons, crossed = [polygon], []
+        place = {polygon: 0}
+        while point < count:
+            portal = int(self._portal[point])
+            following = int(field.following[point])
+            if following < count:
+                # The link to the next point leads through a polygon that both portals belong to.
+                onward = pairs[self._portal[following]].tolist()
+                across = int(pairs[portal].sum()) - polygons[-1]
+                goes = polygons[-1] if polygons[-1] in onward else across
+            else:
+                goes = field.goal_polygons[following - count]
+            if goes != polygons[-1]:
+                if goes in place:
+                    # It has been there before: leave the loop out.
+                    for left in polygons[place[goes] + 1 :]:
+                        del place[left]
+                    del polygons[place[goes] + 1 :], crossed[place[goes] :]
+                else:
+                    crossed.append(2 * portal + (int(pairs[portal, 0]) != polygons[-1]))
+                    place[goes] = len(polygons)
+                    polygons.append(goes)
+            point = following
+        return (*crossed, point - count)
+
+    def _taut(self, start: Position, goal: Position, corridor: Sequence[int]) -> tuple[Position, ...]:
+        """The shortest chain of points from start to goal through the portals of a corridor."""
+        left, right = [], []
+        for crossing in corridor:
+            a, b = self._sides[crossing]
+            left.append(a)
+            right.append(b)
+        return string_pull(start, goal, left, right)
+
+    def _points_of(self, polygon: int) -> NDArray[np.int64]:
+        numbers, first = self.mesh.portals_of
+        portals = numbers[first[polygon] : first[polygon + 1]]
+        spans = [np.arange(*self._first_point[portal : portal + 2].tolist()) for portal in portals.tolist()]
+        return np.concatenate(spans) if spans else np.zeros(0, np.int64)
+
+    def _corners_of(self, polygon: int) -> NDArray[np.float64]:
+        return self.mesh.corners[self.mesh.first[polygon] : self.mesh.first[polygon + 1]]
+
+    @cached_property
+    def _sides(self) -> list[tuple[Position, Position]]:
+        """Left and right end of each portal, as crossed in either direction."""
+        mesh, portals = self.mesh, self.mesh.portals
+        counts = np.diff(mesh.first)
+        owner = np.repeat(np.arange(mesh.count), counts)
+        middle = np.stack([np.bincount(owner, mesh.corners[:, axis], mesh.count) / counts for axis in (0, 2)], axis=1)
+        a, b = portals.ends[:, 0], portals.ends[:, 1]
+        back = middle[portals.polygons[:, 0]] - a[:, [0, 2]]
+        ahead = middle[portals.polygons[:, 1]] - a[:, [0, 2]]
+        way = (b - a)[:, [0, 2]]
+        # Which side of the line from a to b the first polygon lies on, and the second does not.
+        turn = (way[:, 0] * back[:, 1] - way[:, 1] * back[:, 0]) - (way[:, 0] * ahead[:, 1] - way[:, 1] * ahead[:, 0])
+        flip = (turn > 0)[:, None]
+        left, right = np.where(flip, b, a), np.where(flip, a, b)
+        pairs = zip(map(tuple, left.tolist()), map(tuple, right.tolist()), strict=True)
+        return [side for first, second in pairs for side in ((first, second), (second, first))]
+
+    @cached_property
+    def _links(self) -> sparse.csr_array:
+        """(N, N) metres across one polygon, from the point one walks to to the one walked from."""
+        mesh = self.mesh
+        numbers, first = mesh.portals_of
+        owner = np.repeat(np.arange(mesh.count), np.diff(first))
+        counts = np.diff(self._first_point)[numbers]
+        points = np.repeat(self._first_point[:-1][numbers] - np.cumsum(counts) + counts, counts)
+        points += np.arange(counts.sum())
+        owner = np.repeat(owner, counts)
+        size = np.bincount(owner, minlength=mesh.count)
+        start = np.cumsum(size) - size
+        a = np.repeat(np.arange(len(points)), size[owner])
+        b = np.arange(len(a)) - np.repeat(np.cumsum(size[owner]) - size[owner], size[owner]) + start[owner[a]]
+        keep = a != b
+        if mesh.one_way.any():
+            edges = self._edge_of(owner, points)
+            keep &= ~(mesh.one_way[owner[a]] & (edges[a] < edges[b]))
+        # Points of one portal are in sight of each other across both its polygons, but linked once.
+        count = len(self._points)
+        a, b = np.divmod(np.unique(points[a[keep]] * count + points[b[keep]]), max(count, 1))
+        length = np.linalg.norm(self._points[a] - self._points[b], axis=1)
+        return sparse.csr_array((np.maximum(length, 1e-12), (a, b)), shape=(count, count))
+
+    def _edge_of(self, polygon: NDArray[np.int64], point: NDArray[np.int64]) -> NDArray[np.int32]:
+        portals = self.mesh.portals
+        portal = self._portal[point]
+        return np.where(portals.polygons[portal, 0] == polygon, portals.edges[portal, 0], portals.edges[portal, 1])
+
+
+def length_of(path: Sequence[Position]) -> float:
+    """Metres along a chain of points."""
+    return sum(math.dist(a, b) for a, b in pairwise(path))
+
+
+def string_pull(
+    start: Position, goal: Position, left: Sequence[Position], right: Sequence[Position]
+) -> tuple[Position, ...]:
+    """The shortest path through portals, given by their left and right ends (the "simple stupid funnel algorithm").
+
+    Seen from above with x to the right and z up, a portal's left end is to the left of who crosses it.
+    """
+    lefts, rights = [*left, goal], [*right, goal]
+    path = [start]
+    apex, at_left, at_right = start, 0, 0
+    side_left = side_right = start
+    number = 0
+    while number < len(lefts):
+        a, b = lefts[number], rights[number]
+        if _turn(apex, side_right, b) >= 0.0:
+            if side_right == apex or _turn(apex, side_left, b) < 0.0:
+                side_right, at_right = b, number
+            else:
+                path.append(side_left)
+                apex = side_right = side_left
+                number = at_right = at_left
+                number += 1
+                continue
+        if _turn(apex, side_left, a) <= 0.0:
+            if side_left == apex or _turn(apex, side_right, a) > 0.0:
+                side_left, at_left = a, number
+            else:
+                path.append(side_right)
+                apex = side_left = side_right
+                number = at_left = at_right
+                number += 1
+                continue
+        number += 1
+    path.append(goal)
+    # A path that bends at a corner of several portals has it several times.
+    return (*(p for p, q in pairwise(path) if p != q), goal)
+
+
+def _turn(a: Position, b: Position, c: Position) -> float:
+    """Positive when c lies to the left of the line from a to b, x to the right and z up."""
+    return (b[0] - a[0]) * (c[2] - a[2]) - (b[2] - a[2]) * (c[0] - a[0])
