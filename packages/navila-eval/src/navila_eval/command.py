@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from navila.cli.loading import LOADING, loading_options
 from navila.errors import ConfigError, Interrupted
+from navila.launch.start import LAUNCHERS
 from navila.plugins import default_host
 
-from navila_eval.benchmark import DATA_ROOT
+from navila_eval.benchmark import AGENTS, DATA_ROOT, MODEL_AGENTS
+from navila_eval.launching import given_words, launch, own_gpu, team
 
 if TYPE_CHECKING:
     from navila_eval.benchmark import Results
@@ -54,10 +56,17 @@ EXIT_FAILED = 1
 )
 @click.option(
     "--agent",
-    type=click.Choice(("model", "wrong-instruction", "random", "random-vln-ce", "expert")),
+    type=click.Choice(AGENTS),
     default="model",
     show_default=True,
     help="Who acts in navigation; random and expert need no model.",
+)
+@click.option(
+    "--perturb",
+    "perturbations",
+    multiple=True,
+    metavar="NAME=VALUE,…",
+    help="Disturb navigation by latency, drop, blur, noise, pitch or height; may be repeated, each a run of its own.",
 )
 @click.option(
     "--batch-size",
@@ -112,6 +121,17 @@ EXIT_FAILED = 1
     show_default=True,
     help="Processes that answer questions, each with the model on a GPU of its own while there are as many.",
 )
+@click.option(
+    "--launcher",
+    type=click.Choice(LAUNCHERS),
+    default="local",
+    show_default=True,
+    help="local runs here, torchrun starts the processes by torchrun, slurm hands in a job, as `navila run` does.",
+)
+@click.option(
+    "-N", "--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines, with --launcher."
+)
+@click.option("--dry-run", is_flag=True, help="With --launcher: print what would be run, as lines for a shell.")
 @click.option("--api-base", help="OpenAI-compatible endpoint that answers in place of a model here.")
 @click.option(
     "--judge", help="Model that judges answers where a task asks for it: a checkpoint, or a name at --judge-api-base."
@@ -145,6 +165,9 @@ def evaluate(
     as_json: bool,
     split: str | None,
     level: int | None,
+    launcher: str,
+    nodes: int,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Score a model on the installed benchmarks; without a model, list them.
@@ -164,31 +187,68 @@ def evaluate(
         if split is not None:
             raise ConfigError("--level and --split both choose the split: give one of them.")
         split = f"level{level}"
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("navila eval starts processes itself: call it once, without torchrun, with -n PROCESSES.")
-    if model is None and options["agent"] in ("model", "wrong-instruction"):
+    if launcher == "local" and (nodes > 1 or dry_run):
+        raise ConfigError("--nodes and --dry-run are for --launcher torchrun or slurm: give one of these, too.")
+    if (started := team(os.environ)).size > 1 and (options["force"] or not options["resume"]):
+        raise ConfigError(
+            "--force and --no-resume start a run over, which several processes at once cannot: give them to "
+            "navila eval --launcher torchrun or slurm instead."
+        )
+    if model is None and options["agent"] in MODEL_AGENTS:
         raise ConfigError(f"--agent {options['agent']} needs a checkpoint: give it with -m.")
     chosen = [_choose(word, split) for word in words]
     if not chosen:
-        raise ConfigError(f"{'-t' if tasks else '-i'} names no task; `navila eval --list` shows them.")
+        tags = sorted({tag for spec in default_host().registry("benchmark").specs() for tag in spec.tags})
+        raise ConfigError(
+            f"{'-t' if tasks else '-i'} names no task; `navila eval --list` shows them, and the tags are "
+            f"{', '.join(tags)}."
+        )
     loading = {name: value for name in LOADING if (value := options.pop(name)) is not None}
     endpoint = None
     if api_base is not None:
         from navila.endpoint import Endpoint
 
         endpoint = Endpoint.from_environment(api_base, model or "")
-    elif model is not None and options["agent"] in ("model", "wrong-instruction"):
+    elif model is not None and options["agent"] in MODEL_AGENTS:
         _check_model(model, options["conv_mode"], loading)
     from navila_eval.judging import judge_of
     from navila_eval.runner import run_tasks
 
     options["judge"] = judge_of(judge, judge_api_base)
+    if launcher != "local":
+        context.exit(_launch(context, chosen, launcher=launcher, nodes=nodes, dry_run=dry_run))
+    if "device" not in loading and (gpu := own_gpu(started, os.environ)) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    options["quiet"] |= not started.leads
     try:
-        outcomes = run_tasks(chosen, model=model, loading=loading, endpoint=endpoint, **options)
+        outcomes = run_tasks(chosen, model=model, loading=loading, endpoint=endpoint, leads=started.leads, **options)
     except KeyboardInterrupt:
         raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
-    _show(outcomes, as_json)
+    if started.leads:
+        _show(outcomes, as_json)
     _leave(outcomes)
+
+
+def _launch(context: click.Context, chosen: list[tuple[str, str]], *, launcher: str, nodes: int, dry_run: bool) -> int:
+    """Start the command elsewhere, or in several processes; what it was to start over is removed before."""
+    from navila_eval.runner import model_name, start_over
+
+    given = context.params
+    name = model_name(given["model"] or given["agent"])
+    if (given["force"] or not given["resume"]) and not dry_run:
+        where = {"model": given["model"], "agent": given["agent"], "output_dir": given["output_dir"]}
+        start_over(chosen, **where, finished=given["force"])
+    # A job that is started again after its time limit must not start its runs over.
+    without = {"launcher", "nodes", "dry_run", "force", "resume", *(["processes"] if launcher == "torchrun" else [])}
+    tasks = chosen[0][0] if len(chosen) == 1 else f"{len(chosen)}-tasks"
+    return launch(
+        given_words(context, without=without),
+        launcher=launcher,
+        name=f"{name}-{tasks}",
+        nodes=nodes,
+        processes=given["processes"],
+        dry_run=dry_run,
+    )
 
 
 @evaluate.command()

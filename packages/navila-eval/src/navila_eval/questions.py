@@ -85,6 +85,7 @@ class Scores:
 class QuestionBenchmark(Benchmark):
     """A benchmark of questions; a concrete one says what there is to ask, and how an answer scores."""
 
+    shares: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"max_new_tokens": 64})
     """Settings of generation (`navila.model.settings.GenerationSettings`); greedy unless they say otherwise."""
 

@@ -15,6 +15,8 @@ from navila_eval.walk import Record
 
 #: Names in a run's folder.
 RUN, RECORDS, RESULTS, AGGREGATE, PICTURES = "run.json", "episodes.jsonl", "results.json", "aggregate.json", "pictures"
+#: In place of `RECORDS` in a run of questions.
+SAMPLES = "samples.jsonl"
 #: Where the time of each episode went: apart from its record, which is the same on every machine.
 TIMINGS = "timings.jsonl"
 #: A folder of films of episodes.

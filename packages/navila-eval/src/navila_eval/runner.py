@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from navila.errors import ConfigError, DataError, NavilaError
 from navila.options import construct, parse_options
 from navila.plugins import default_host
 
-from navila_eval.benchmark import Benchmark, Request, Results
+from navila_eval.benchmark import MODEL_AGENTS, Benchmark, Request, Results
 from navila_eval.jsonl import read_json, write_json
 from navila_eval.manifest import checkpoint_digest
 from navila_eval.metric_paths import numbers
-from navila_eval.run_folder import RESULTS, RUN, RunFolder
+from navila_eval.perturbations import Perturbation
+from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 
 if TYPE_CHECKING:
     from navila.endpoint import Endpoint
@@ -39,11 +41,14 @@ def run_tasks(
     decoding: Literal["free", "grammar"] = "free",
     task_options: Sequence[str] = (),
     endpoint: Endpoint | None = None,
+    perturbations: Sequence[str] = (),
+    leads: bool = True,
     **options: Any,
 ) -> list[tuple[str, Results | Exception]]:
     """Run (task, split) pairs; one that breaks does not stop the others. `loading` are options of `navila.load`.
 
-    An `endpoint` answers in place of a model here.
+    An `endpoint` answers in place of a model here. With `perturbations`, every pair is run with each of them. Of several
+    processes that were started with one command, the one that `leads` alone runs tasks whose work is not shared.
 
     Raises:
         NavilaError: the only task broke, with what it said.
@@ -51,7 +56,7 @@ def run_tasks(
 
     loader = ModelLoader(model=model, conv_mode=conv_mode, loading=dict(loading))
     load = functools.cache(loader.__call__)
-    uses_model = agent in ("model", "wrong-instruction")
+    uses_model = agent in MODEL_AGENTS
     name = model_name(model) if uses_model and model else agent
     keywords = parse_options(task_options)
     identity: dict[str, Any] = {"agent": agent, "options": keywords}
@@ -72,10 +77,19 @@ def run_tasks(
         identity |= {"quantization": loading["quantization"]} if "quantization" in loading else {}
     registry = default_host().registry("benchmark")
     outcomes: list[tuple[str, Results | Exception]] = []
-    for task, split in tasks:
+    perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
+    for (task, split), perturbation in itertools.product(tasks, perturbed):
         label = run_label(task, split, registry.spec(task).default_split, agent if uses_model else "model")
+        own = identity
+        if perturbation is not None:
+            label = f"{label}-{perturbation.label}".removesuffix("-")
+            own = {**identity, "perturb": perturbation.facts()}
         try:
+            if perturbation is not None and registry.spec(task).simulator is None:
+                raise ConfigError(f"--perturb is for navigation: leave it out for the task {task}.")
             benchmark = make_benchmark(task, keywords)
+            if not (leads or benchmark.shares):
+                continue
             result = benchmark.run(
                 Request(
                     task=registry.spec(task).name,
@@ -85,8 +99,9 @@ def run_tasks(
                     load_model=load,
                     model_loader=loader,
                     endpoint=endpoint,
-                    identity=identity,
+                    identity=own,
                     agent=agent,
+                    perturbation=perturbation,
                     decoding=decoding,
                     num_frames=num_frames,
                     **options,
@@ -94,7 +109,7 @@ def run_tasks(
             )
         except Exception as error:
             # One task alone: its own words and exit code; a bug keeps its traceback.
-            if len(tasks) == 1:
+            if len(tasks) * len(perturbed) == 1:
                 raise
             if not isinstance(error, NavilaError):
                 traceback.print_exc()
@@ -103,6 +118,19 @@ def run_tasks(
         outcomes.append((label, result))
         _add_metrics(output_dir / name, label, result)
     return outcomes
+
+
+def start_over(
+    tasks: Sequence[tuple[str, str]], *, model: str | None, agent: str, output_dir: Path, finished: bool
+) -> None:
+    """Remove what the runs of a model, or of an agent without one, have left, finished ones too where `finished`."""
+    registry = default_host().registry("benchmark")
+    for task, split in tasks:
+        label = run_label(task, split, registry.spec(task).default_split, agent if model else "model")
+        for records in (SAMPLES, RECORDS):
+            folder = RunFolder(output_dir / (model_name(model) if model else agent) / label, records=records)
+            if finished or folder.results() is None:
+                folder.clear()
 
 
 @dataclass(frozen=True, kw_only=True)
