@@ -208,9 +208,9 @@ def _write(draw: ImageDraw.ImageDraw, record: Mapping[str, Any], time: int, widt
     state = f"step {time}" if distance is None else f"step {time}   {distance:.2f} m to the goal"
     last = time == len(record["positions"]) - 1
     if last:
-        state += (
-            f"   {'success' if record['metrics']['success'] else record['error'] or record['outcome'] + ', no success'}"
-        )
+        missed = ", no success" if record["goals"] else ""
+        reached = record["goals"] and record["metrics"]["success"]
+        state += f"   {'success' if reached else record['error'] or record['outcome'] + missed}"
     lines = [(line, _INK) for line in told] + [(answer, _GOAL), (state, _SOFT)]
     for number, (line, colour) in enumerate(lines):
         draw.text((8, HEIGHT + 2 + number * LINE), line[: 2 * columns], fill=colour, font=font)

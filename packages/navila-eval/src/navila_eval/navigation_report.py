@@ -205,7 +205,7 @@ def _bar(value: float, interval: Sequence[float] | None, agent: str) -> str:
 
 def _card(section: int, index: int, episode_id: str, runs: Sequence[_Run], frames_each: int) -> str:
     lead = runs[0].records[episode_id]
-    success = measures(lead)["success"] > 0
+    verdict = "walk" if not lead["goals"] else "success" if measures(lead)["success"] > 0 else "failure"
     kept = _map(runs, episode_id)
     facts = kept.facts if kept else None
     walks = []
@@ -216,8 +216,8 @@ def _card(section: int, index: int, episode_id: str, runs: Sequence[_Run], frame
     picture = draw_map(kept, {run.agent: run.records[episode_id] for run in runs}) if kept else ""
     length = "" if not lead["distances"] else f" · shortest path {lead['distances'][0] or 0:.1f} m"
     return (
-        f'<article class="{"success" if success else "failure"}" data-section="{section}">'
-        f'<header><span class="badge">{"success" if success else "failure"}</span>'
+        f'<article class="{verdict}" data-section="{section}">'
+        f'<header><span class="badge">{verdict}</span>'
         f"<h3>{html.escape(lead['episode_instruction'])}</h3>"
         f"<small>{index}. {html.escape(episode_id)} · {html.escape(lead['scene_id'])}{length}</small></header>"
         f'<div class="body">{picture}<div class="walks">{"".join(walks)}</div></div></article>'
@@ -236,8 +236,10 @@ def _walk(run: _Run, record: Record, frames: Sequence[_Frame]) -> str:
         count = f"{metrics['steps_taken']:.0f} step{'s' if metrics['steps_taken'] != 1 else ''}"
         failure = failure_of(record)
         kind = f', <abbr title="{html.escape(FAILURES[failure.kind])}">{failure.kind}</abbr>' if failure else ""
-        story = f"{deed} {metrics['distance_to_goal']:.2f} m from the goal after {count}{kind}"
+        where = f" {metrics['distance_to_goal']:.2f} m from the goal" if record["goals"] else ""
+        story = f"{deed}{where} after {count}{kind}"
     mark = '<span class="good">✓</span>' if metrics["success"] else '<span class="bad">✗</span>'
+    mark = mark if record["goals"] else ""
     strip = f'<div class="strip" tabindex="0">{"".join(map(_figure, frames))}</div>' if frames else ""
     return (
         f'<div class="walk"><p class="story"><i class="dot" style="background:{agent_colour(run.agent)}"></i>'

@@ -29,7 +29,7 @@ class EpisodeProgress:
             disable=quiet,
         )
         self._task = self._progress.add_task(title, total=total, note="")
-        self._done = 0
+        self._scored = 0
         self._successes = 0.0
 
     def start(self, records: Sequence[Record], *, cut: bool, path: Path) -> None:
@@ -42,11 +42,13 @@ class EpisodeProgress:
             self.advance(record)
 
     def advance(self, record: Record) -> None:
-        self._done += 1
-        self._successes += record["metrics"]["success"]
+        if record["goals"]:
+            self._scored += 1
+            self._successes += record["metrics"]["success"]
         if record["outcome"] == "failed":
             self._console.print(f"Episode {record['episode_id']} failed: {record['error']}", markup=False)
-        self._progress.update(self._task, advance=1, note=f"SR {self._successes / self._done:.2f}")
+        note = f"SR {self._successes / self._scored:.2f}" if self._scored else ""
+        self._progress.update(self._task, advance=1, note=note)
 
     def __enter__(self) -> EpisodeProgress:
         self._progress.start()
