@@ -13,7 +13,7 @@ from navila.embodiments import embodiment as named_embodiment
 from navila.errors import ConfigError, DataError
 from navila.options import construct
 from navila.plugins import default_host
-from navila.simulation import Embodiment, Episode, ProceduralSimulator, Simulator
+from navila.simulation import Episode, ProceduralSimulator, Simulator
 from navila_eval.benchmark import DATA_ROOT, Request, Results
 from navila_eval.navigation import NavigationBenchmark, NavigationTask
 
@@ -49,7 +49,7 @@ class SceneBenchmark(NavigationBenchmark):
             UnknownComponentError, ConfigError: there is no such simulator or embodiment.
         """
         self._simulator = default_host().registry("simulator").spec(str(simulator))
-        self.embodiment: Embodiment = named_embodiment(embodiment)
+        self.embodiment = named_embodiment(embodiment)
         self._scenes = Path(scenes) if scenes is not None else None
         if not isinstance(simulator_options or {}, Mapping):
             raise ConfigError(f'simulator_options is {simulator_options!r}: give an object such as {{"up": "z"}}.')
