@@ -58,7 +58,7 @@ def draw_map(kept: KeptMap, walks: Mapping[str, Record]) -> str:
     lead = next(iter(walks.values()))
     goals = [map_point(facts, goal) for goal in lead["goals"]]
     radius = lead["success_distance"] / facts["resolution"] * _scale(facts)
-    middle = [sum(goal[axis] for goal in goals) / len(goals) for axis in (0, 1)] if goals else []
+    star = _star(*(sum(axis) / len(goals) for axis in zip(*goals, strict=True)), size=3.2) if goals else ""
     taken = [_taken(agent, facts, walk["positions"]) for agent, walk in walks.items() if agent != "expert"]
     width, height = _size(facts)
     whole = f"0 0 {width:.1f} {height:.1f}"
@@ -71,7 +71,7 @@ def draw_map(kept: KeptMap, walks: Mapping[str, Record]) -> str:
         f"{_polyline('reference', agent_colour('expert'), facts, lead['gt_locations'])}"
         f"{''.join(reversed(taken))}"
         f"{_circle('start', map_point(facts, lead['positions'][0]), 1.6) if lead['positions'] else ''}"
-        f"{_star(*middle, 3.2) if middle else ''}"
+        f"{star}"
         f"{''.join(_landmark(facts, mark) for mark in facts['landmarks'])}"
         f"{_circle('here', (-9, -9), 2.4)}</svg></figure>"
     )
