@@ -150,7 +150,7 @@ def vizwiz(root: Path) -> None:
 
 
 def docvqa(root: Path) -> None:
-    pictures(root / "docvqa" / "documents", *(f"ffbf0023_{n}.png" for n in range(5)))
+    pictures(root / "docvqa" / "spdocvqa_images", *(f"ffbf0023_{n}.png" for n in range(5)))
     texts = [["1/8/93"], ["Philip Morris", "P. Morris"], ["abc"], ["0.28"], ["Société Générale"]]
     rows = [
         {
@@ -167,9 +167,9 @@ def docvqa(root: Path) -> None:
         for n, answers in enumerate(texts)
     ]
     head = {"dataset_name": "docvqa", "dataset_version": "1.0", "dataset_split": "val"}
-    put(root / "docvqa/val_v1.0_withQT.json", {**head, "data": rows})
+    put(root / "docvqa/spdocvqa_qas/val_v1.0_withQT.json", {**head, "data": rows})
     blind = [{name: value for name, value in row.items() if name != "answers"} for row in rows[:2]]
-    put(root / "docvqa/test_v1.0.json", {**head, "dataset_split": "test", "data": blind})
+    put(root / "docvqa/spdocvqa_qas/test_v1.0.json", {**head, "dataset_split": "test", "data": blind})
 
 
 def chartqa(root: Path) -> None:
@@ -240,7 +240,7 @@ def refcoco(name: str) -> Callable[[Path], None]:
                 (19, "a cup", [360, 160, 40, 40]),
             )
         ]
-        put(root / f"refcoco/{name}_val.json", rows)
+        put(root / f"{name}/{name}_val.json", rows)
 
     return write
 
@@ -312,6 +312,16 @@ def scienceqa(root: Path) -> None:
     pictures(images, *(f"{n}/{row[4]}" for n, row in enumerate(rows, 1) if row[4]))
 
 
+def refcoco_of_the_hub(root: Path) -> None:
+    rows = [(["left half", "the left one"], [0.0, 0.0, 2.0, 4.0]), (["naïve"], [0.0, 0.0, 4.0, 4.0])]
+    rows += [(["right half", "the right one"], [2.0, 0.0, 2.0, 4.0])]
+    content = [
+        {"question_id": str(n), "answer": said, "bbox": box, "file_name": f"COCO_train2014_000000581857_{n}.jpg"}
+        for n, (said, box) in enumerate(rows)
+    ]
+    parquet(root / "refcoco/data/val-00000-of-00001.parquet", content)
+
+
 LMMS_REC = (
     "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y). "
     "All values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of the "
@@ -332,7 +342,7 @@ def rec(name: str) -> Case:
     return Case(
         task=name,
         write=refcoco(name),
-        file=f"refcoco/{name}_val.json",
+        file=f"{name}/{name}_val.json",
         prompt=LMMS_REC,
         right=BOXES,
         best={"accuracy": 1.0, "iou": 1.0, "center_accuracy": 1.0},
@@ -398,7 +408,7 @@ CASES = [
     Case(
         task="docvqa",
         write=docvqa,
-        file="docvqa/val_v1.0_withQT.json",
+        file="docvqa/spdocvqa_qas/val_v1.0_withQT.json",
         prompt="what is the date?" + SHORT,
         right=["1/8/93", "P. MORRIS", "abc", "0.28", "société  générale"],
         # Blanks that go still count in the length that is divided by.
@@ -479,6 +489,15 @@ CASES = [
             "iou": (1 + 0 + (101 * 201) / (201 * 201) + (101 * 51) / (201 * 101) + 0) / 5,
             "center_accuracy": 3 / 5,
         },
+    ),
+    Case(
+        task="refcoco",
+        write=refcoco_of_the_hub,
+        file="refcoco/data/val-00000-of-00001.parquet",
+        prompt=LMMS_REC.replace("the lady with the blue shirt", "left half"),
+        right=["[0, 0, 0.5, 1]"] * 2 + ["[0, 0, 1, 1]"] + ["[0.5, 0, 1, 1]"] * 2,
+        said=["[0, 0, 0.5, 1]"] * 5,
+        scores={"accuracy": 3 / 5, "iou": 2.5 / 5},
     ),
     Case(
         task="ai2d",

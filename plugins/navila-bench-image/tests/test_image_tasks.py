@@ -18,7 +18,9 @@ from navila_eval.runner import rescore_runs
 sys.path.insert(0, str(Path(__file__).parent))
 from image_cases import CASES, Case, put
 
-EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case.task, *case.options.values()]))
+EVERY_CASE = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join([case.task, *case.options.values(), Path(case.file).suffix[1:]])
+)
 EVERY_TASK = pytest.mark.parametrize(
     "case", list({case.task: case for case in CASES[::-1]}.values()), ids=lambda c: c.task
 )

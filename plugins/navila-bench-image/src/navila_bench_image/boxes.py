@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from navila.errors import ConfigError
+from navila.errors import ConfigError, DataError
 from navila_eval.questions import Question, Record, Scores, find
 from navila_eval.scoring.boxes import BoxFormat, center_hit, first_box, iou
+from PIL import Image
 
-from navila_bench_image.task import ImageTask, Row, check_profile
+from navila_bench_image.task import ImageTask, Row, check_profile, from_hub, parquet_rows
 
 #: `lmms`: lmms-eval's prompt and IoU; `navila`: NaVILA's, where a box's last pixel counts in.
 RefProfile = Literal["lmms", "navila"]
@@ -34,7 +36,7 @@ class RefCOCO(ImageTask):
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 128}
     metrics = ("accuracy", "iou", "center_accuracy")
     dataset: ClassVar[str] = "refcoco"
-    download = "take the REC annotations (img_id, sents, bbox, height, width) of MiniGPT-v2's evaluation"
+    download = from_hub("lmms-lab/RefCOCO", "refcoco")
     tiny_rows = (
         {"img_id": "wall_0", "sents": "the left half", "bbox": [0, 0, 16, 32], "height": 32, "width": 32, "line": 1},
         {"img_id": "wall_1", "sents": "the lower half", "bbox": [0, 16, 32, 16], "height": 32, "width": 32, "line": 2},
@@ -53,10 +55,28 @@ class RefCOCO(ImageTask):
         self.box_format = BoxFormat(name=str(box_format))
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
-        rows = self.read_list(data_root, f"refcoco/{self.dataset}_{split}.json")
+        path = f"{self.dataset}/{self.dataset}_{split}.json"
+        find(data_root, self.dataset, self.download)
+        if not (data_root / path).exists():
+            yield from self._phrases(data_root / self.dataset / "data", split)
+            return
+        rows = self.read_list(data_root, path)
         images = find(data_root, "coco/train2014", "download train2014.zip from https://cocodataset.org/#download")
         for number, (where, item) in enumerate(rows, 1):
             yield Row(where=where, values={**item, "line": number}, images=images)
+
+    def _phrases(self, folder: Path, split: str) -> Iterable[Row]:
+        """The Hub's rows, each a box with all its phrases, as a row a phrase."""
+        for row in parquet_rows(folder, split, self.download):
+            try:
+                phrases, image, name = row.texts("answer"), row.values["image"], Path(row.text("file_name")).stem
+                with Image.open(image) as opened:
+                    width, height = opened.size
+            except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+                raise DataError(f"{row.where}, is malformed ({error!r}): {self.download}.") from None
+            for number, phrase in enumerate(phrases, 1):
+                values = {**row.values, "img_id": name, "sents": phrase, "height": height, "width": width}
+                yield replace(row, values={**values, "line": f"{row.number('line')}.{number}"})
 
     def question(self, row: Row) -> Question:
         name = row.text("img_id")
@@ -64,9 +84,10 @@ class RefCOCO(ImageTask):
         size = {"height": row.number("height"), "width": row.number("width")}
         if min(size.values()) < 1:
             raise ValueError("height and width must be 1 at least")
+        image = row.image(row.values.get("image", f"{name.rpartition('_')[0]}.jpg"))
         return Question(
-            id=f"{name}-{row.number('line')}",
-            prompt=[row.image(f"{name.rpartition('_')[0]}.jpg"), _PROMPTS[self.profile].format(row.text("sents"))],
+            id=f"{name}-{row.values['line']}",
+            prompt=[image, _PROMPTS[self.profile].format(row.text("sents"))],
             reference=[x, y, x + width, y + height],
             facts={"img_id": name, **size},
         )
@@ -101,9 +122,11 @@ class RefCOCOPlus(RefCOCO):
     """RefCOCO+: phrases without words of place."""
 
     dataset = "refcoco+"
+    download = from_hub("lmms-lab/RefCOCOplus", "refcoco+")
 
 
 class RefCOCOg(RefCOCO):
     """RefCOCOg: longer phrases (Mao et al., CVPR 2016)."""
 
     dataset = "refcocog"
+    download = from_hub("lmms-lab/RefCOCOg", "refcocog")

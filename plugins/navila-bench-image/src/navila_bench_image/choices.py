@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from navila.errors import DataError
-from navila_eval.parquet import read_parquet
 from navila_eval.questions import Question, Record, find
 from navila_eval.scoring.choices import ai2d_match, first_character, letters, realworldqa_match, scienceqa_match
 
-from navila_bench_image.task import ImageTask, Row, with_options
+from navila_bench_image.task import ImageTask, Row, from_hub, parquet_rows, with_options
 
 
 class AI2D(ImageTask):
     """Questions about diagrams of science books (Kembhavi et al., ECCV 2016)."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    download = "run `huggingface-cli download lmms-lab/ai2d --repo-type dataset --local-dir DATA_ROOT/ai2d`"
+    download = from_hub("lmms-lab/ai2d", "ai2d")
     tiny_rows = (
         {"question": "What is shown?", "options": ["a cell", "a wall"], "answer": "1", "image": "a.png", "line": 1},
         {"question": "Which is grey?", "options": ["all", "none"], "answer": "0", "image": "b.png", "line": 2},
@@ -109,8 +108,11 @@ class SeedBench(ImageTask):
             facts={"medium": medium},
         )
 
+    def parse(self, record: Record) -> str | None:
+        return (first_character(record["output"]) or "").upper() or None
+
     def mark(self, record: Record) -> float:
-        return float((first_character(record["answer"]) or "").upper() == record["reference"])
+        return float(record["answer"] == record["reference"])
 
     def groups(self, record: Record) -> Sequence[str]:
         return [f"accuracy_{record['facts']['medium']}"]
@@ -165,17 +167,3 @@ class ScienceQA(ImageTask):
 
     def groups(self, record: Record) -> Sequence[str]:
         return ["accuracy_image"] if record["facts"]["image"] else []
-
-
-def parquet_rows(folder: Path, split: str, download: str) -> Iterable[Row]:
-    """The rows of a split's Parquet files, numbered from 1.
-
-    Raises:
-        DataError: there are none.
-    """
-    files = sorted(folder.glob(f"{split}-*.parquet"))
-    if not files:
-        raise DataError(f"There is no {split}-*.parquet in {folder}: {download}.")
-    rows = (row for file in files for row in read_parquet(file))
-    for number, row in enumerate(rows, 1):
-        yield Row(where=f"{folder}, row {number} of {split}", values={**row, "line": number}, images=folder)

@@ -17,7 +17,7 @@ class DocVQA(ImageTask):
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 32}
     metrics = ("anls",)
-    download = "download Single Page DocVQA's annotations and images from https://rrc.cvc.uab.es/?ch=17"
+    download = "download spdocvqa_qas.zip and spdocvqa_images.tar.gz from https://rrc.cvc.uab.es/?ch=17"
     submission_file = "docvqa_submission.json"
     tiny_rows = (
         {"questionId": 1, "question": "What is the date?", "image": "documents/a.png", "answers": ["1/8/93"]},
@@ -25,9 +25,9 @@ class DocVQA(ImageTask):
     )
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
-        file = "docvqa/test_v1.0.json" if split == "test" else f"docvqa/{split}_v1.0_withQT.json"
-        rows = self.read_list(data_root, file, "data")
-        images = find(data_root, "docvqa/documents", self.download)
+        name = "test_v1.0" if split == "test" else f"{split}_v1.0_withQT"
+        rows = self.read_list(data_root, f"docvqa/spdocvqa_qas/{name}.json", "data")
+        images = find(data_root, "docvqa/spdocvqa_images", self.download)
         for where, item in rows:
             yield Row(where=where, values={**item, "blind": split == "test"}, images=images)
 

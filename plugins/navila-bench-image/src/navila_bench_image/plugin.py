@@ -132,7 +132,7 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
         "Questions about scanned pages",
         splits=("val", "test"),
         metrics=_metrics(anls="likeness to an answer by edits, 0 under one half"),
-        data=("docvqa/val_v1.0_withQT.json", "docvqa/documents"),
+        data=("docvqa/spdocvqa_qas/val_v1.0_withQT.json", "docvqa/spdocvqa_images"),
         url="https://www.docvqa.org",
     )
     yield _task(
@@ -192,7 +192,7 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
             tags=("grounding",),
             splits=splits,
             metrics=_BOXES,
-            data=(f"refcoco/{name}_val.json", "coco/train2014"),
+            data=(name,),
             url="https://github.com/lichengunc/refer",
         )
     yield _task(

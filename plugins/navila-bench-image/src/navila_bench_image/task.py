@@ -182,6 +182,28 @@ class ImageTask(QuestionBenchmark):
         return where, item
 
 
+def from_hub(repository: str, folder: str) -> str:
+    """How to get a data set of the Hugging Face Hub into a folder of the data root."""
+    return f"run `huggingface-cli download {repository} --repo-type dataset --local-dir DATA_ROOT/{folder}`"
+
+
+def parquet_rows(folder: Path, split: str, download: str) -> Iterable[Row]:
+    """The rows of a split's Parquet files, numbered from 1.
+
+    Raises:
+        DataError: there are none.
+    """
+    # Not before it is needed: pyarrow takes its time.
+    from navila_eval.parquet import read_parquet
+
+    files = sorted(folder.glob(f"{split}-*.parquet"))
+    if not files:
+        raise DataError(f"There is no {split}-*.parquet in {folder}: {download}.")
+    rows = (row for file in files for row in read_parquet(file))
+    for number, row in enumerate(rows, 1):
+        yield Row(where=f"{folder}, row {number} of {split}", values={**row, "line": number}, images=folder)
+
+
 def is_blind(records: Sequence[Record]) -> bool:
     """Whether the truth of these records is not published."""
     return all(record["reference"] is None for record in records)
