@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from navila.simulation import Episode, Observation, Simulator
 
 from navila_eval.agents import Agent
-from navila_eval.episode_queue import EpisodeQueue
+from navila_eval.episode_queue import PAUSE, EpisodeQueue
 from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.walk import Walk, attempt, told
 
@@ -30,7 +30,7 @@ class Keeper(Protocol):
 
 def run_episodes(
     agent: Agent[Any],
-    episodes: Iterable[Episode],
+    episodes: EpisodeQueue,
     simulators: Sequence[Simulator],
     *,
     max_steps: int,
@@ -45,6 +45,7 @@ def run_episodes(
     and the agent alone, not on what runs beside it.
 
     Args:
+        episodes: to walk; what other processes walk in the meantime leaves it.
         max_steps: primitives after which a walk ends as a time-out.
         success_distance: metres to the goal under which a stop succeeds, per episode.
         on_finish: called with each walk, in the order of finishing.
@@ -55,7 +56,7 @@ def run_episodes(
     """
     for simulator in simulators:
         simulator.render_images = agent.needs_images or any(keeper.needs_images for keeper in keepers)
-    loop = _Loop(agent, EpisodeQueue(episodes), simulators, keepers, on_finish)
+    loop = _Loop(agent, episodes, simulators, keepers, on_finish)
     try:
         loop.run(lambda episode, simulator: _walk(agent, episode, simulator, max_steps, success_distance(episode)))
     finally:
@@ -108,24 +109,31 @@ class _Loop:
 
     def run(self, walk: Callable[[Episode, Simulator], Walk]) -> None:
         while len(self.queue) or self.moving or self.ready:
-            while self.idle and len(self.queue):
-                self.begin(walk)
+            while self.idle and len(self.queue) and self.begin(walk):
+                pass
+            if not self.moving and not self.ready:
+                # Other processes are at all that is left, and may leave it.
+                time.sleep(PAUSE if len(self.queue) else 0)
+                continue
             self.collect()
             waited = not self.moving or time.monotonic() >= self.deadline
             if self.ready and waited and not any(future.done() for future in self.moving):
                 self.decide()
 
-    def begin(self, make_walk: Callable[[Episode, Simulator], Walk]) -> None:
-        """Start the next episode, in the simulator that has its scene already if there is one."""
+    def begin(self, make_walk: Callable[[Episode, Simulator], Walk]) -> bool:
+        """Start the next episode, in a simulator that has its scene if there is one; False when none is to be had."""
         busy = {turn.walk.episode.scene_id for turn in (*self.moving.values(), *self.ready)}
         loaded = [self.scene_of.get(id(simulator)) for simulator in self.idle]
         place = next((i for i, scene in enumerate(loaded) if self.queue.has(scene)), 0)
-        simulator = self.idle.pop(place)
         episode = self.queue.take(loaded[place], busy)
+        if episode is None:
+            return False
+        simulator = self.idle.pop(place)
         self.scene_of[id(simulator)] = episode.scene_id
         turn = _Turn(self.begun, make_walk(episode, simulator))
         self.begun += 1
         self.submit(turn, lambda: _start(turn.walk, self.keepers))
+        return True
 
     def submit(self, turn: _Turn, deed: Callable[[], list[Observation]]) -> None:
         self.moving[self.executor.submit(deed)] = turn

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import copy
+import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from navila.errors import ConfigError
-from navila.files import write_atomically
 from navila.simulation import Embodiment, Episode, Simulator
 
 from navila_eval.agents import MISLEADING, Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent
 from navila_eval.benchmark import AGENTS, Benchmark, Request, Results
-from navila_eval.breakdowns import breakdowns, failure_counts
+from navila_eval.claims import Claims
 from navila_eval.closed_loop import Keeper, run_episodes
-from navila_eval.jsonl import JsonlWriter, strict
-from navila_eval.manifest import environment, episodes_digest
-from navila_eval.navigation_metrics import SUCCESS_DISTANCE, aggregate, headline_values
+from navila_eval.episode_queue import PAUSE, SharedEpisodes
+from navila_eval.jsonl import JsonlWriter, drop_cut_line, strict
+from navila_eval.manifest import episodes_digest
+from navila_eval.navigation_metrics import SUCCESS_DISTANCE
+from navila_eval.navigation_results import finish_run, rescore, results_of, timings_file
 from navila_eval.perturbations import Perturbation, Perturbed
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
-from navila_eval.run_folder import PICTURES, RECORDS, TIMINGS, VIDEOS, RunFolder
+from navila_eval.run_folder import CLAIMS, PICTURES, RECORDS, VIDEOS, RecordReader, RunFolder, by_id
 from navila_eval.simulator_process import SimulatorProcess
-from navila_eval.statistics import bootstrap_ci
-from navila_eval.walk import Record, Walk, measures, score
+from navila_eval.walk import Record, Walk
 
 if TYPE_CHECKING:
     from navila_eval.judging import Judge
@@ -51,6 +52,7 @@ class NavigationTask:
 class NavigationBenchmark(Benchmark):
     """A benchmark of episodes in a simulator; a concrete one offers the two."""
 
+    shares: ClassVar[bool] = True
     max_steps: int = 500
     embodiment: Embodiment | None = None
     """The body that `simulator` gives the agent; one that has it here can be tried with another camera."""
@@ -163,8 +165,10 @@ class NavigationBenchmark(Benchmark):
             raise ConfigError(
                 f"{folder} has records of {len(records)} of {run['episodes']} episodes: finish it with `navila eval`."
             )
-        scored = [{**record, "metrics": strict(score(record))} for record in records]
-        return _finish(runs, scored, run, self.submission)
+        scored = [
+            {**record, "metrics": strict(figures)} for record, figures in zip(records, rescore(records), strict=True)
+        ]
+        return finish_run(runs, scored, run, self.submission)
 
 
 def make_agent(request: Request, success_distance: Callable[[Episode], float]) -> Agent[Any]:
@@ -205,6 +209,9 @@ def evaluate_agent(
 ) -> Results:
     """Walk a task's episodes with one agent, going on where an earlier call was stopped, and score them.
 
+    Processes that do so in one folder at the same time, on any number of machines, share the episodes: each claims the
+    next that is free, and what a killed one had claimed is free again.
+
     Args:
         agent: makes the agent; called only when there is something left to walk.
         simulators: as many environments are stepped against one batch of decisions; reused by later calls.
@@ -216,7 +223,7 @@ def evaluate_agent(
         resume: without, unfinished records are thrown away.
 
     Raises:
-        ConfigError: there are no episodes, or the folder holds another run.
+        ConfigError: there are no episodes, or the folder holds another run, or others are at work on one to start over.
     """
     if not task.episodes:
         raise ConfigError(f"The task {task.name} {task.split} has no episodes: ask for at least one.")
@@ -234,55 +241,57 @@ def evaluate_agent(
         **identity,
     }
     folder = RunFolder(output_dir)
-    cut = folder.open(run, force=force, resume=resume)
-    records = {episode_id: record for episode_id, record in folder.records().items() if episode_id in set(ids)}
-    done = {episode_id for episode_id, record in records.items() if record["outcome"] != "failed"}
+    claims = Claims(output_dir / CLAIMS)
+    shared = bool(claims.others())
+    if shared and (force or not resume):
+        raise ConfigError(f"Other processes are at work in {output_dir}: stop them before the run is started over.")
+    cut = folder.open(run, force=force, resume=resume, shared=shared)
+    reader = RecordReader(folder)
+    known = set(ids)
+    records = {name: record for name, record in by_id(reader.new(), folder.key).items() if name in known}
+    done = {name for name, record in records.items() if record["outcome"] != "failed"}
     finished = folder.results()
     if finished is not None and len(done) == len(ids):
-        return _results(output_dir, finished)
-    todo = [episode for episode in task.episodes if episode.episode_id not in done]
-    with EpisodeProgress(f"{task.name} {task.split}", total=len(ids), quiet=quiet) as progress:
-        progress.start(list(records[episode_id] for episode_id in done), cut=cut, path=output_dir / RECORDS)
-        if todo:
+        return results_of(output_dir, finished)
+    with claims, EpisodeProgress(f"{task.name} {task.split}", total=len(ids), quiet=quiet) as progress:
+        # The first process here writes the file of records itself, others beside it.
+        first = claims.take(RECORDS)
+        cut |= first and drop_cut_line(output_dir / RECORDS)
+        progress.start([records[name] for name in ids if name in done], cut=cut, path=output_dir / RECORDS)
+        todo = [episode for episode in task.episodes if episode.episode_id not in done]
+        queue = SharedEpisodes(todo, claims, reader, seen=progress.advance)
+        if len(queue):
             walker = agent()
             keepers = _keepers(output_dir, ids, report_episodes, video, frames=walker.needs_images)
             folder.note_agent(walker.facts())
-            with folder.writer() as writer, JsonlWriter(output_dir / TIMINGS) as timings:
+            part = "" if first else claims.owner
+            with folder.writer(part) as writer, JsonlWriter(timings_file(output_dir, part)) as timings:
 
                 def finish(walk: Walk) -> None:
                     record = walk.record()
                     writer.append(record)
                     timings.append({"episode_id": record["episode_id"], **walk.timing.facts()})
+                    queue.finish(walk.episode)
                     progress.advance(record)
 
                 run_episodes(
                     walker,
-                    todo,
+                    queue,
                     simulators,
                     max_steps=task.max_steps,
                     success_distance=task.success_distance,
                     on_finish=finish,
                     keepers=keepers,
                 )
-    # From the file, not from memory: an interrupted run and an uninterrupted one then go through the same numbers.
-    records = folder.records()
-    return _finish(folder, [records[episode_id] for episode_id in ids], run, task.submission)
-
-
-def _finish(
-    folder: RunFolder,
-    records: Sequence[Record],
-    run: Mapping[str, Any],
-    submission: Callable[[Sequence[Record]], Mapping[str, str]],
-) -> Results:
-    """Write what complete records come to, `results.json` last."""
-    content, table = summarise(records, run, folder.agent())
-    files = submission(records)
-    for name, text in files.items():
-        write_atomically(folder.path / name, text)
-    content = strict({**content, **({"submission": list(files)} if files else {})})
-    folder.finish(content, table)
-    return _results(folder.path, content)
+        while not claims.take("results"):
+            time.sleep(PAUSE)
+        now = folder.results()
+        if now is not None and now != finished and not folder.parts():
+            # Another process was the first to see that all is walked.
+            return results_of(output_dir, now)
+        # From the files, not from memory: an interrupted run and an uninterrupted one go through the same numbers.
+        records = folder.records()
+        return finish_run(folder, [records[name] for name in ids], run, task.submission)
 
 
 def _keepers(output_dir: Path, ids: Sequence[str], pictures: int, video: str, *, frames: bool) -> list[Keeper]:
@@ -292,57 +301,3 @@ def _keepers(output_dir: Path, ids: Sequence[str], pictures: int, video: str, *,
 
         keepers.append(FilmKeeper(output_dir / VIDEOS, video, ids))
     return keepers
-
-
-def summarise(
-    records: Sequence[Record], run: Mapping[str, Any], agent: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`results.json` and `aggregate.json` of recorded walks; a pure function but for the manifest."""
-    rows = [measures(record) for record in records]
-    values = headline_values(rows)
-    decisions = [decision for record in records for decision in record["decisions"]]
-    failed = [record for record in records if record["outcome"] == "failed"]
-    content = {
-        "format": 1,
-        "task": run["task"],
-        "split": run["split"],
-        "results": {run["task"]: {name: _mean(column) for name, column in values.items()}},
-        "confidence_95": {name: bootstrap_ci(column) for name, column in values.items()},
-        "episodes": len(records),
-        "counters": {
-            "stopped": sum(record["outcome"] == "stopped" for record in records),
-            "timed_out": sum(record["outcome"] == "time-out" for record in records),
-            "failed": len(failed),
-            "without_finite_distance": len(records) - len(values["ne"]),
-            "decisions": len(decisions),
-            "unparsed": sum(decision["status"] == "unparsed" for decision in decisions),
-            "answer_status": dict(sorted(Counter(decision["status"] for decision in decisions).items())),
-        },
-        "failures": failure_counts(records),
-        "breakdowns": breakdowns(records),
-        "failed_episodes": [{"episode_id": r["episode_id"], "error": r["error"]} for r in failed],
-        "run": dict(run),
-        "agent": dict(agent),
-        "manifest": environment(),
-    }
-    return content, {"navila": aggregate(rows), "navid": aggregate(rows, invalid="zero")}
-
-
-def rescore(records: Sequence[Record]) -> list[dict[str, float]]:
-    """Measures computed afresh from recorded poses, without model or simulator."""
-    return [score(record) for record in records]
-
-
-def _mean(column: Sequence[float]) -> float | None:
-    return sum(column) / len(column) if column else None
-
-
-def _results(path: Path, content: Mapping[str, Any]) -> Results:
-    return Results(
-        path=path,
-        metrics=content["results"][content["task"]],
-        intervals=content["confidence_95"],
-        count=content["episodes"],
-        failed=content["counters"]["failed"],
-        content=content,
-    )

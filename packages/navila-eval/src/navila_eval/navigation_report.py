@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from navila.actions import FORWARD, LEFT, RIGHT
+from navila.files import write_atomically
 from navila.pages import image_uri, page
 
 from navila_eval.breakdowns import FIGURES
@@ -83,8 +84,7 @@ def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -
     )
     manifest = _manifest(first.results["manifest"]) if first else ""
     whole = page(title, shown, style=_template("report.css"), script=_template("report.js"), footer=manifest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(whole, encoding="utf-8")
+    write_atomically(path, whole)
 
 
 def _load(agent: str, path: Path) -> _Run:

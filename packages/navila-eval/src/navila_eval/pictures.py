@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,10 @@ def _write_map(path: Path, walk: Walk) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(floor.rgb).convert("RGB")
     image.thumbnail((MAP_SIDE, MAP_SIDE))
-    image.save(path.with_suffix(".jpg"), quality=60)
+    # Another process may be at the same floor.
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    image.save(part, "JPEG", quality=60)
+    part.replace(path.with_suffix(".jpg"))
     marks = _landmarks(walk.simulator)
     landmarks = [{"name": mark.name, "position": mark.position} for mark in marks]
     write_json(path.with_suffix(".json"), {**describe_map(floor), "landmarks": landmarks})

@@ -21,6 +21,8 @@ SAMPLES = "samples.jsonl"
 TIMINGS = "timings.jsonl"
 #: A folder of films of episodes.
 VIDEOS = "videos"
+#: A folder of what the processes that share a run are at.
+CLAIMS = "claims"
 
 
 class RunFolder:
@@ -91,7 +93,7 @@ class RunFolder:
         """Remove what a run wrote here, and nothing else."""
         for name in (RESULTS, AGGREGATE, TIMINGS, self.records_name, RUN):
             (self.path / name).unlink(missing_ok=True)
-        for path in self.parts():
+        for path in (*self.parts(), *self.path.glob(f"{Path(TIMINGS).stem}-*.jsonl")):
             path.unlink(missing_ok=True)
         for name in (PICTURES, VIDEOS):
             shutil.rmtree(self.path / name, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""What complete records of navigation come to: `results.json`, `aggregate.json`, and the records in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from navila.files import write_atomically
+
+from navila_eval.benchmark import Results
+from navila_eval.breakdowns import breakdowns, failure_counts
+from navila_eval.jsonl import dumps, read_jsonl, strict
+from navila_eval.manifest import environment
+from navila_eval.navigation_metrics import aggregate, headline_values
+from navila_eval.run_folder import RECORDS, TIMINGS, RunFolder
+from navila_eval.statistics import bootstrap_ci
+from navila_eval.walk import Record, measures, score
+
+
+def finish_run(
+    folder: RunFolder,
+    records: Sequence[Record],
+    run: Mapping[str, Any],
+    submission: Callable[[Sequence[Record]], Mapping[str, str]],
+) -> Results:
+    """Put the records in the order of the episodes, and write what they come to, `results.json` last.
+
+    The records are then the same bytes for any number of environments, processes and interruptions.
+    """
+    write_atomically(folder.path / RECORDS, "".join(dumps(record) + "\n" for record in records))
+    for path in folder.parts():
+        path.unlink()
+    _gather_timings(folder.path)
+    content, table = summarise(records, run, folder.agent())
+    files = submission(records)
+    for name, text in files.items():
+        write_atomically(folder.path / name, text)
+    content = strict({**content, **({"submission": list(files)} if files else {})})
+    folder.finish(content, table)
+    return results_of(folder.path, content)
+
+
+def timings_file(folder: Path, part: str = "") -> Path:
+    """Where timings go; those of a process that shares the run in a file of its own, until it is complete."""
+    name = Path(TIMINGS)
+    return folder / (f"{name.stem}-{part}{name.suffix}" if part else TIMINGS)
+
+
+def _gather_timings(folder: Path) -> None:
+    parts = sorted(folder.glob(f"{Path(TIMINGS).stem}-*.jsonl"))
+    if parts:
+        lines = [line for path in (folder / TIMINGS, *parts) for line in read_jsonl(path)[0]]
+        write_atomically(folder / TIMINGS, "".join(dumps(line) + "\n" for line in lines))
+    for path in parts:
+        path.unlink()
+
+
+def summarise(
+    records: Sequence[Record], run: Mapping[str, Any], agent: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`results.json` and `aggregate.json` of recorded walks; a pure function but for the manifest."""
+    rows = [measures(record) for record in records]
+    values = headline_values(rows)
+    decisions = [decision for record in records for decision in record["decisions"]]
+    failed = [record for record in records if record["outcome"] == "failed"]
+    content = {
+        "format": 1,
+        "task": run["task"],
+        "split": run["split"],
+        "results": {run["task"]: {name: _mean(column) for name, column in values.items()}},
+        "confidence_95": {name: bootstrap_ci(column) for name, column in values.items()},
+        "episodes": len(records),
+        "counters": {
+            "stopped": sum(record["outcome"] == "stopped" for record in records),
+            "timed_out": sum(record["outcome"] == "time-out" for record in records),
+            "failed": len(failed),
+            "without_finite_distance": len(records) - len(values["ne"]),
+            "decisions": len(decisions),
+            "unparsed": sum(decision["status"] == "unparsed" for decision in decisions),
+            "answer_status": dict(sorted(Counter(decision["status"] for decision in decisions).items())),
+        },
+        "failures": failure_counts(records),
+        "breakdowns": breakdowns(records),
+        "failed_episodes": [{"episode_id": r["episode_id"], "error": r["error"]} for r in failed],
+        "run": dict(run),
+        "agent": dict(agent),
+        "manifest": environment(),
+    }
+    return content, {"navila": aggregate(rows), "navid": aggregate(rows, invalid="zero")}
+
+
+def rescore(records: Sequence[Record]) -> list[dict[str, float]]:
+    """Measures computed afresh from recorded poses, without model or simulator."""
+    return [score(record) for record in records]
+
+
+def _mean(column: Sequence[float]) -> float | None:
+    return sum(column) / len(column) if column else None
+
+
+def results_of(path: Path, content: Mapping[str, Any]) -> Results:
+    """The results of a run whose `results.json` is there."""
+    return Results(
+        path=path,
+        metrics=content["results"][content["task"]],
+        intervals=content["confidence_95"],
+        count=content["episodes"],
+        failed=content["counters"]["failed"],
+        content=content,
+    )
