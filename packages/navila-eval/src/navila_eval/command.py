@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from navila.cli.loading import LOADING, loading_options
 from navila.errors import ConfigError, Interrupted
-from navila.launch.start import LAUNCHERS
 from navila.plugins import default_host
 
 from navila_eval.benchmark import AGENTS, DATA_ROOT, MODEL_AGENTS
-from navila_eval.launching import given_words, launch, own_gpu, team
-
-if TYPE_CHECKING:
-    from navila_eval.benchmark import Results
-
-#: Exit code when a task failed or some of its samples did.
-EXIT_FAILED = 1
+from navila_eval.launching import LAUNCHERS, given_words, launch, own_gpu, team
+from navila_eval.recorded import compare, metrics, report, rescore
+from navila_eval.showing import leave, show
 
 
 @click.group(name="eval", invoke_without_command=True)
@@ -179,7 +174,7 @@ def evaluate(
         return
     words = _selected(tasks, include_tags, exclude_tags)
     if list_only or (model is None and tasks is None):
-        _list(as_json, options["data_root"], words)
+        _list(as_json, options["data_root"], words, in_full=tasks is not None)
         return
     if tasks is None and include_tags is None:
         raise ConfigError("Nothing to run: name tasks with -t, e.g. -t houses; `navila eval --list` shows them.")
@@ -198,10 +193,9 @@ def evaluate(
         raise ConfigError(f"--agent {options['agent']} needs a checkpoint: give it with -m.")
     chosen = [_choose(word, split) for word in words]
     if not chosen:
-        tags = sorted({tag for spec in default_host().registry("benchmark").specs() for tag in spec.tags})
         raise ConfigError(
             f"{'-t' if tasks else '-i'} names no task; `navila eval --list` shows them, and the tags are "
-            f"{', '.join(tags)}."
+            f"{', '.join(_tags())}."
         )
     loading = {name: value for name in LOADING if (value := options.pop(name)) is not None}
     endpoint = None
@@ -225,8 +219,8 @@ def evaluate(
     except KeyboardInterrupt:
         raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
     if started.leads:
-        _show(outcomes, as_json)
-    _leave(outcomes)
+        show(outcomes, as_json)
+    leave(outcomes)
 
 
 def _launch(context: click.Context, chosen: list[tuple[str, str]], *, launcher: str, nodes: int, dry_run: bool) -> int:
@@ -251,94 +245,6 @@ def _launch(context: click.Context, chosen: list[tuple[str, str]], *, launcher: 
     )
 
 
-@evaluate.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-o", "--option", "task_options", multiple=True, metavar="KEY=VALUE", help="Another option of the tasks.")
-@click.option("--judge", help="Model that judges answers where the task asks for it.")
-@click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def rescore(
-    folder: Path, task_options: tuple[str, ...], judge: str | None, judge_api_base: str | None, as_json: bool
-) -> None:
-    """Score the records of all runs below FOLDER once more; needs neither model nor data."""
-    from navila.options import parse_options
-
-    from navila_eval.judging import judge_of
-    from navila_eval.runner import rescore_runs
-
-    outcomes = rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options))
-    _show(outcomes, as_json)
-    _leave(outcomes)
-
-
-@evaluate.command()
-@click.argument("first", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("second", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--samples", type=click.IntRange(min=0), default=10, show_default=True, help="Differing samples to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def compare(first: Path, second: Path, samples: int, as_json: bool) -> None:
-    """Compare two runs of one task sample by sample: SECOND minus FIRST, with paired bootstrap intervals."""
-    from navila_eval.comparison import compare as compare_runs
-
-    found = compare_runs(first, second)
-    if as_json:
-        import dataclasses
-
-        from navila_eval.jsonl import dumps
-
-        click.echo(dumps(dataclasses.asdict(found), indent=2))
-        return
-    from rich.console import Console
-
-    from navila_eval.tables import difference_tables
-
-    for table in difference_tables(found, samples):
-        Console().print(table)
-
-
-@evaluate.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a run.")
-def metrics(folder: Path, paths: tuple[str, ...], as_json: bool) -> None:
-    """Print the figures of all complete runs below FOLDER, or those at PATHs in their results.json.
-
-    A PATH is as in `navila eval metrics runs/eval/MODEL/pope results/pope/f1`.
-    """
-    from navila_eval.runner import figures_of
-
-    found = figures_of(folder)
-    if unknown := [path for path in paths if not any(path in figures for figures in found.values())]:
-        there = ", ".join(sorted({path for figures in found.values() for path in figures})[:12])
-        raise ConfigError(f"No run below {folder} has a figure {unknown[0]}: take one of {there}.")
-    if paths:
-        found = {run: {path: figures[path] for path in paths if path in figures} for run, figures in found.items()}
-    if as_json:
-        from navila_eval.jsonl import dumps
-
-        click.echo(dumps(found, indent=2))
-        return
-    from navila.cli.tables import table
-
-    lines = [
-        (run, path, "n/a" if value is None else repr(value))
-        for run, figures in found.items()
-        for path, value in figures.items()
-    ]
-    # A single figure is what a script asks for.
-    click.echo(lines[0][-1] if len(lines) == len(paths) == 1 else table(("RUN", "PATH", "VALUE"), lines))
-
-
-@evaluate.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def report(folder: Path) -> None:
-    """Write the report.html of every complete run below FOLDER anew."""
-    from navila_eval.runner import report_runs
-
-    for path in report_runs(folder):
-        click.echo(str(path))
-
-
 def _selected(tasks: str | None, include: str | None, exclude: str | None) -> list[str]:
     """Tasks of a comma list, or all, that have one of the wanted tags and none of the unwanted."""
     registry = default_host().registry("benchmark")
@@ -350,6 +256,10 @@ def _selected(tasks: str | None, include: str | None, exclude: str | None) -> li
         if (not wanted or tags & set(wanted)) and not tags & unwanted:
             kept.append(word)
     return kept
+
+
+def _tags() -> list[str]:
+    return sorted({tag for spec in default_host().registry("benchmark").specs() for tag in spec.tags})
 
 
 def _commas(text: str | None) -> list[str]:
@@ -385,64 +295,27 @@ def _check_model(model: str, template: str | None, loading: Mapping[str, Any]) -
         check_loading(**loading)
 
 
-def _list(as_json: bool, data_root: Path, words: list[str]) -> None:
-    from navila.cli.components import facts
-    from navila.cli.tables import table
+def _list(as_json: bool, data_root: Path, words: list[str], *, in_full: bool) -> None:
+    from navila_eval.listing import details, entry_facts, overview
 
     registry = default_host().registry("benchmark")
     entries = [registry.entry(word.partition(":")[0]) for word in words]
-    present = [all((data_root / path).exists() for path in entry.spec.data) for entry in entries]
     if as_json:
         import json
 
-        shown = [{**facts(entry), "present": here} for entry, here in zip(entries, present, strict=True)]
-        click.echo(json.dumps(shown, indent=2))
-        return
-    if not entries:
-        click.echo("No such benchmark is installed: try `pip install navila-bench-vln`.")
-        return
-    rows = []
-    for entry, here in zip(entries, present, strict=True):
-        spec = entry.spec
-        splits = [spec.default_split, *(name for name in spec.splits if name != spec.default_split)]
-        needs = [*spec.data, *([f"simulator {spec.simulator}"] if spec.simulator else [])]
-        metrics = " ".join(metric.name for metric in spec.metrics)
-        data = "" if not spec.data else "present" if here else "missing"
-        cells = (spec.name, " ".join(splits), " ".join(spec.tags), ", ".join(needs), data, metrics, str(entry.origin))
-        rows.append(cells)
-    click.echo(table(("TASK", "SPLITS", "TAGS", "NEEDS", "DATA", "METRICS", "FROM"), rows))
-    click.echo(f"\nData are looked for below {data_root} (--data-root). The first split is the default.")
-    click.echo("Run `navila eval -m CHECKPOINT -t TASK` or `-t TASK:SPLIT`.")
+        click.echo(json.dumps([entry_facts(entry, data_root) for entry in entries], indent=2))
+    elif not entries:
+        known = f"no task has such tags, which are {', '.join(_tags())}" if registry.specs() else "no task is installed"
+        click.echo(f"Nothing to list: {known}.")
+    elif in_full:
+        click.echo("\n\n".join(details(entry, data_root) for entry in entries))
+    else:
+        click.echo(overview(entries, data_root))
+        click.echo(f"\nData are looked for below {data_root} (--data-root). The first split is the default.")
+        click.echo(
+            "`navila eval --list -t TASK` tells of one in full; `navila eval -m CHECKPOINT -t TASK:SPLIT` runs it."
+        )
 
 
-def _leave(outcomes: list[tuple[str, Results | Exception]]) -> None:
-    """End with an error's exit code where something failed."""
-    failed = [task for task, outcome in outcomes if isinstance(outcome, Exception) or outcome.failed]
-    if failed:
-        click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
-        raise click.exceptions.Exit(EXIT_FAILED)
-
-
-def _show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None:
-    if as_json:
-        from navila_eval.jsonl import dumps
-
-        shown = {
-            task: {"error": str(outcome)} if isinstance(outcome, Exception) else outcome.content
-            for task, outcome in outcomes
-        }
-        click.echo(dumps(shown, indent=2))
-        return
-    from rich.console import Console
-
-    from navila_eval.tables import results_table
-
-    console = Console()
-    for task, outcome in outcomes:
-        if isinstance(outcome, Exception):
-            console.print(f"{task}: failed: {outcome}", markup=False)
-        else:
-            console.print(results_table(task, outcome))
-            for name in ("results.json", "report.html", *outcome.content.get("submission", ())):
-                if (outcome.path / name).exists():
-                    console.print(f"{outcome.path / name}", markup=False, soft_wrap=True)
+for command in (rescore, compare, metrics, report):
+    evaluate.add_command(command)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import click
 from click.core import ParameterSource
 
+#: Those of `navila run`, whose module is imported when one is used.
+LAUNCHERS = ("local", "torchrun", "slurm")
 #: Variables that say which of how many processes this is, and which of its machine's: torchrun's, then srun's.
 _TEAMS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),

@@ -47,8 +47,8 @@ def run_tasks(
 ) -> list[tuple[str, Results | Exception]]:
     """Run (task, split) pairs; one that breaks does not stop the others. `loading` are options of `navila.load`.
 
-    An `endpoint` answers in place of a model here. With `perturbations`, every pair is run with each of them. Of several
-    processes that were started with one command, the one that `leads` alone runs tasks whose work is not shared.
+    An `endpoint` answers in place of a model here. With `perturbations`, every pair is run with each of them. Of
+    several processes that were started with one command, the one that `leads` alone runs tasks that are not shared.
 
     Raises:
         NavilaError: the only task broke, with what it said.

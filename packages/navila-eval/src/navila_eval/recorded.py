@@ -1,0 +1,100 @@
+"""`navila eval rescore`, `compare`, `metrics` and `report`: what can be done with runs that are recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from navila.errors import ConfigError
+
+from navila_eval.showing import leave, show
+
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("-o", "--option", "task_options", multiple=True, metavar="KEY=VALUE", help="Another option of the tasks.")
+@click.option("--judge", help="Model that judges answers where the task asks for it.")
+@click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def rescore(
+    folder: Path, task_options: tuple[str, ...], judge: str | None, judge_api_base: str | None, as_json: bool
+) -> None:
+    """Score the records of all runs below FOLDER once more; needs neither model nor data."""
+    from navila.options import parse_options
+
+    from navila_eval.judging import judge_of
+    from navila_eval.runner import rescore_runs
+
+    outcomes = rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options))
+    show(outcomes, as_json)
+    leave(outcomes)
+
+
+@click.command()
+@click.argument("first", type=_FOLDER)
+@click.argument("second", type=_FOLDER)
+@click.option("--samples", type=click.IntRange(min=0), default=10, show_default=True, help="Differing samples to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def compare(first: Path, second: Path, samples: int, as_json: bool) -> None:
+    """Compare two runs of one task sample by sample: SECOND minus FIRST, with paired bootstrap intervals."""
+    from navila_eval.comparison import compare as compare_runs
+
+    found = compare_runs(first, second)
+    if as_json:
+        import dataclasses
+
+        from navila_eval.jsonl import dumps
+
+        click.echo(dumps(dataclasses.asdict(found), indent=2))
+        return
+    from rich.console import Console
+
+    from navila_eval.tables import difference_tables
+
+    for table in difference_tables(found, samples):
+        Console().print(table)
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER)
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a run.")
+def metrics(folder: Path, paths: tuple[str, ...], as_json: bool) -> None:
+    """Print the figures of all complete runs below FOLDER, or those at PATHs in their results.json.
+
+    A PATH is as in `navila eval metrics runs/eval/MODEL/pope results/pope/f1`.
+    """
+    from navila_eval.runner import figures_of
+
+    found = figures_of(folder)
+    if unknown := [path for path in paths if not any(path in figures for figures in found.values())]:
+        there = ", ".join(sorted({path for figures in found.values() for path in figures})[:12])
+        raise ConfigError(f"No run below {folder} has a figure {unknown[0]}: take one of {there}.")
+    if paths:
+        found = {run: {path: figures[path] for path in paths if path in figures} for run, figures in found.items()}
+    if as_json:
+        from navila_eval.jsonl import dumps
+
+        click.echo(dumps(found, indent=2))
+        return
+    from navila.cli.tables import table
+
+    lines = [
+        (run, path, "n/a" if value is None else repr(value))
+        for run, figures in found.items()
+        for path, value in figures.items()
+    ]
+    # A single figure is what a script asks for.
+    click.echo(lines[0][-1] if len(lines) == len(paths) == 1 else table(("RUN", "PATH", "VALUE"), lines))
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER)
+def report(folder: Path) -> None:
+    """Write the report.html of every complete run below FOLDER anew."""
+    from navila_eval.runner import report_runs
+
+    for path in report_runs(folder):
+        click.echo(str(path))

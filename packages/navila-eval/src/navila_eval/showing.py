@@ -1,0 +1,46 @@
+"""What a terminal shows of runs, and the exit code that says whether all went well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from navila_eval.benchmark import Results
+
+#: Exit code when a task failed or some of its samples did.
+EXIT_FAILED = 1
+
+
+def leave(outcomes: list[tuple[str, Results | Exception]]) -> None:
+    """End with an error's exit code where something failed."""
+    failed = [task for task, outcome in outcomes if isinstance(outcome, Exception) or outcome.failed]
+    if failed:
+        click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None:
+    if as_json:
+        from navila_eval.jsonl import dumps
+
+        shown = {
+            task: {"error": str(outcome)} if isinstance(outcome, Exception) else outcome.content
+            for task, outcome in outcomes
+        }
+        click.echo(dumps(shown, indent=2))
+        return
+    from rich.console import Console
+
+    from navila_eval.tables import results_table
+
+    console = Console()
+    for task, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            console.print(f"{task}: failed: {outcome}", markup=False)
+        else:
+            console.print(results_table(task, outcome))
+            for name in ("results.json", "report.html", *outcome.content.get("submission", ())):
+                if (outcome.path / name).exists():
+                    console.print(f"{outcome.path / name}", markup=False, soft_wrap=True)
