@@ -159,6 +159,7 @@ def test_walks_without_goal_are_in_no_mean() -> None:
     record = {
         "outcome": "stopped",
         "goals": (),
+        "gt_locations": (),
         "positions": [(0.0, 0.0, 0.0), (0.25, 0.0, 0.0), (0.25, 0.0, 0.0)],
         "primitives": [1, 0],
         "collided": [False, False],

@@ -158,10 +158,11 @@ def score(record: Mapping[str, Any]) -> dict[str, float]:
     A walk without goal has a length, and no number in place of what is measured against a goal.
     """
     of_goal = ("distance_to_goal", "oracle_navigation_error")
-    fractions = ("success", "spl", "oracle_success", "oracle_spl", "ndtw", "ndtw_exact", "sdtw", "cls")
+    of_path = ("ndtw", "ndtw_exact", "sdtw", "cls")
+    fractions = ("success", "spl", "oracle_success", "oracle_spl", *of_path)
     counts = ("path_length", "steps_taken", "collisions")
     if record["outcome"] == "failed":
-        unknown = (*of_goal, *(() if record["goals"] else fractions))
+        unknown = (*of_goal, *(() if record["goals"] else fractions), *(() if record["gt_locations"] else of_path))
         return {**dict.fromkeys((*fractions, *counts), 0.0), **dict.fromkeys(unknown, math.nan)}
     if not record["goals"]:
         lengths = (path_length(record["positions"]), len(record["primitives"]), sum(map(bool, record["collided"])))
