@@ -31,9 +31,13 @@ def markers_of(scene: Path) -> dict[str, Marker]:
         nodes: Sequence[Mapping[str, Any]] = document.get("nodes", [])
         children = {child for node in nodes for child in node.get("children", ())}
         found: dict[str, Marker] = {}
+        seen: set[int] = set()
         waiting = [(root, _IDENTITY) for root in range(len(nodes)) if root not in children]
         while waiting:
             number, parent = waiting.pop()
+            if number in seen:
+                continue
+            seen.add(number)
             matrix = _product(parent, _matrix(nodes[number]))
             waiting += [(child, matrix) for child in nodes[number].get("children", ())]
             if name := nodes[number].get("name"):
