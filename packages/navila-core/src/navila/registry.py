@@ -67,6 +67,13 @@ class Registry(Generic[SpecT, ComponentT]):
         self.kind = kind
         self.entries: tuple[Entry[SpecT], ...] = tuple(entries)
         self._absent = absent
+        # A plugin may bring hundreds.
+        self._by_name: dict[str, list[Entry[SpecT]]] = {}
+        self._by_alias: dict[str, list[Entry[SpecT]]] = {}
+        for entry in self.entries:
+            self._by_name.setdefault(entry.spec.name, []).append(entry)
+            for alias in dict.fromkeys(entry.spec.aliases):
+                self._by_alias.setdefault(alias, []).append(entry)
 
     def specs(self) -> list[SpecT]:
         """Every description, in the order the plugins gave them."""
@@ -74,8 +81,7 @@ class Registry(Generic[SpecT, ComponentT]):
 
     def names(self) -> list[str]:
         """The name each component is used by: the bare one, or `dist/name` where several plugins claim it."""
-        claims = [entry.spec.name for entry in self.entries]
-        return [e.spec.name if claims.count(e.spec.name) == 1 else e.full_name for e in self.entries]
+        return [e.spec.name if len(self._by_name[e.spec.name]) == 1 else e.full_name for e in self.entries]
 
     def __contains__(self, name: str) -> bool:
         return bool(self._matches(name))
@@ -145,10 +151,9 @@ class Registry(Generic[SpecT, ComponentT]):
 
     def _matches(self, name: str) -> list[Entry[SpecT]]:
         """Entries by exact name, else by alias, else by `dist/name`."""
-        by_name = [entry for entry in self.entries if entry.spec.name == name]
-        by_alias = [entry for entry in self.entries if name in entry.spec.aliases]
-        if by_name or by_alias or "/" not in name:
-            return by_name or by_alias
+        matches = self._by_name.get(name) or self._by_alias.get(name, [])
+        if matches or "/" not in name:
+            return matches
         dist, _, bare = name.partition("/")
         own = [entry for entry in self.entries if normalise(entry.origin.dist) == normalise(dist)]
         return [e for e in own if e.spec.name == bare] or [e for e in own if bare in e.spec.aliases]

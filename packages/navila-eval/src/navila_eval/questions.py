@@ -139,8 +139,8 @@ class QuestionBenchmark(Benchmark):
         columns = {name: [sample[name] for sample in samples if name in sample] for name in names}
         return Scores(metrics={name: sum(column) / len(column) for name, column in columns.items()}, samples=samples)
 
-    def submission(self, records: Sequence[Record]) -> Mapping[str, str] | None:
-        """Files that a benchmark's server takes, as texts by name: written beside `results.json`; None without any.
+    def submission(self, records: Sequence[Record]) -> Mapping[str, str | bytes] | None:
+        """Files that a server takes, their content by name: written beside `results.json`; None without any.
 
         `records` are all of the split, scored, in its order; those with an `error` have no answer.
         """
