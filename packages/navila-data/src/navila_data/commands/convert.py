@@ -28,12 +28,18 @@ _OF_EPISODES = (
     "skip_misfits",
     "workers",
 )
+_OF_PATHS = ("connectivity",)
 _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path")}
 
 
 @click.command()
 @click.argument("source")
-@click.option("--from", "origin", type=click.Choice(["vln-ce"]), help="Walk the episodes of a file in a simulator.")
+@click.option(
+    "--from",
+    "origin",
+    type=click.Choice(["vln-ce", "r2r"]),
+    help="Walk VLN-CE's episodes in a simulator; or write R2R's and RxR's own paths as VLN-CE's episodes.",
+)
 @click.option("--to", "target", type=click.Choice(list(_OF_FORMATS)), help="Write data in another format.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
 @click.option("--sim", default="mesh", show_default=True, help="Simulator that renders the scenes (vln-ce).")
@@ -63,6 +69,13 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
 @click.option("--stop-distance", default=0.5, show_default=True, help="Metres to the goal the expert comes (vln-ce).")
 @click.option("--skip-misfits", is_flag=True, help="Leave out, and tell, episodes their scene does not fit (vln-ce).")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes (vln-ce).")
+@click.option(
+    "--connectivity",
+    type=click.Path(path_type=Path),
+    default=Path("connectivity"),
+    show_default=True,
+    help="Folder or file of Matterport3D's connectivity graphs (r2r).",
+)
 @click.option(
     "--actions",
     type=click.Choice(["answer", "primitive", "id"]),
@@ -95,25 +108,37 @@ def convert(
 
     \b
         navila data convert --from vln-ce train.json.gz --scene-root scenes --output runs/r2r
+        navila data convert --from r2r R2R_train.json --connectivity connectivity --output runs/train
         navila data convert --to lerobot runs/r2r --output runs/r2r-lerobot
 
     `--from vln-ce` walks the episodes of a file and writes NaVILA-Dataset's format, as `navila data record` does; the
-    result does not depend on --workers. `--to lerobot` writes navigation steps as a LeRobotDataset v3.0, `--to llava`
-    a mixture of images and steps as LLaVA's conversations. An interrupted conversion goes on when the same command is
-    run again.
+    result does not depend on --workers. `--from r2r` writes paths of viewpoints as VLN-CE's episodes: NAME.json.gz and
+    its _gt file, in habitat's axes and on the floor below the cameras. `--to lerobot` writes navigation steps as a
+    LeRobotDataset v3.0, `--to llava` a mixture of images and steps as LLaVA's conversations. An interrupted conversion
+    goes on when the same command is run again.
     """
     if (origin is None) == (target is None):
-        raise ConfigError("Give either --from vln-ce, to walk episodes, or --to FORMAT, to write data in another one.")
-    mine = _OF_EPISODES if target is None else _OF_FORMATS[target]
-    everyone = {*_OF_EPISODES, *(name for names in _OF_FORMATS.values() for name in names)}
+        raise ConfigError("Give either --from, to start from episodes or paths, or --to FORMAT, to write another one.")
+    mine = _OF_FORMATS[target] if target is not None else _OF_PATHS if origin == "r2r" else _OF_EPISODES
+    everyone = {*_OF_EPISODES, *_OF_PATHS, *(name for names in _OF_FORMATS.values() for name in names)}
     for name in sorted(everyone - set(mine)):
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            way = "--from vln-ce" if target is None else f"--to {target}"
+            way = f"--from {origin}" if target is None else f"--to {target}"
             raise ConfigError(f"--{name.replace('_', '-')} is of no use with {way}: leave it out.")
 
     from navila_data.commands.progress import progress_bar
 
     chosen = {name: options[name] for name in mine if name in options}
+    if origin == "r2r":
+        from navila.connectivity import ConnectivityGraphs
+        from navila.episodes import write_episodes
+        from navila.r2r import read_r2r
+
+        episodes = read_r2r(source, ConnectivityGraphs(chosen["connectivity"]))
+        file = output / f"{Path(source).name.removesuffix('.gz').rpartition('.')[0]}.json.gz"
+        write_episodes(file, episodes)
+        click.echo(f"{len(episodes)} episodes in {file}")
+        return
     if origin is not None:
         from navila_data.recording import record
         from navila_data.vln_ce import ConvertSettings
