@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +98,7 @@ class NextQA(VideoBenchmark):
         score = 0.0
         if record["answer"] is not None:
             given, truths = self.words_of(record["answer"]), [self.words_of(answer) for answer in references]
-            score = 100 * nextqa_score(given, truths, kind, self.wordnet.similarity, self.alpha)
+            score = 100 * nextqa_score(given, truths, kind, self.similarity, self.alpha)
         return {"wups": score, kind[0]: score, kind: score}
 
     def score(self, records: Sequence[Record]) -> Scores:
@@ -108,6 +108,11 @@ class NextQA(VideoBenchmark):
     def words_of(self, answer: str) -> str:
         """Base forms of an answer's words that matter."""
         return content(answer, self.wordnet, *self.base_forms)
+
+    @cached_property
+    def similarity(self) -> Callable[[str, str], float]:
+        """How alike two words are; the same ones come again and again."""
+        return cache(self.wordnet.similarity)
 
     @cached_property
     def wordnet(self) -> WordNet:

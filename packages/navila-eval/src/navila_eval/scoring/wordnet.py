@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from navila.errors import DataError
@@ -68,6 +68,10 @@ class WordNet:
         ]
         if missing:
             raise DataError(f"The WordNet folder {folder} lacks {missing[0]}. {HOW_TO_GET}")
+        # The same synsets come again and again.
+        self._entry = cache(self._read_entry)
+        self._distances = cache(self._find_distances)
+        self._depths = cache(self._find_depths)
 
     def similarity(self, first: str, second: str) -> float:
         """Wu-Palmer similarity of two words' first senses, 0 … 1; 0 where one is unknown (Wu and Palmer, ACL 1994)."""
@@ -113,7 +117,7 @@ class WordNet:
         above_subsumer = {} if subsumer == _ROOT else self._distances(subsumer)
         return 2 * depth / (distance(above_a) + distance(above_b) + 2 * depth)
 
-    def _distances(self, synset: Synset) -> dict[Synset, int]:
+    def _find_distances(self, synset: Synset) -> dict[Synset, int]:
         """Steps to everything above a synset, by the shortest way."""
         distances, level, steps = {synset: 0}, [synset], 0
         while level:
@@ -122,7 +126,7 @@ class WordNet:
             distances |= dict.fromkeys(level, steps)
         return distances
 
-    def _depths(self, synset: Synset) -> tuple[int, int]:
+    def _find_depths(self, synset: Synset) -> tuple[int, int]:
         """Shortest and longest way up from a synset, in steps."""
         above = [] if synset == _ROOT else [self._depths(hypernym) for hypernym in self._entry(synset)[1]]
         if not above:
@@ -137,7 +141,7 @@ class WordNet:
         word, _, kind = self._entry(synset)
         return f"{word}.{kind}.{self._index[part][word].index(offset) + 1:02d}"
 
-    def _entry(self, synset: Synset) -> tuple[str, tuple[Synset, ...], str]:
+    def _read_entry(self, synset: Synset) -> tuple[str, tuple[Synset, ...], str]:
         """First word of a synset, the synsets directly above it, and its kind (`s` for a satellite adjective)."""
         part, offset = synset
         fields = self._lines[part][offset].split(" | ")[0].split(" ")
