@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from navila import hookimpl
 from navila.actions import FORWARD, LEFT, RIGHT, STOP
+from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Observation, Position, Simulator, TopDownMap
 from navila.specs import BenchmarkSpec
 from navila_eval.navigation import NavigationBenchmark
@@ -126,6 +127,8 @@ class CorridorTask(NavigationBenchmark):
     def simulator(self) -> Corridor:
         if os.environ.get("CORRIDOR_CLOSED"):
             raise OSError("the corridor is closed")
+        if self.delay < 0:
+            raise ConfigError("the corridor is too long")
         return Corridor(self.embodiment, self.delay)
 
     def success_distance(self, episode: Episode) -> float:

@@ -24,13 +24,14 @@ def corridor(monkeypatch: pytest.MonkeyPatch) -> Any:
     return default_host().registry("benchmark").load("corridor")
 
 
-def run(benchmark: Any, folder: Path, **asked: Any) -> Results:
-    def no_model() -> Any:
-        raise AssertionError("nobody asked for a model")
+def no_model() -> Any:
+    raise AssertionError("nobody asked for a model")
 
+
+def run(benchmark: Any, folder: Path, **asked: Any) -> Results:
     settings = {"agent": "random", "batch_size": 1, "identity": {}, "quiet": True, "limit": 9, **asked}
     request = Request(
-        task="corridor", split="val", output_dir=folder, model_name="none", load_model=no_model, **settings
+        task="corridor", split="val", output_dir=folder, model_name="none", **{"load_model": no_model, **settings}
     )
     return benchmark.run(request)
 
@@ -47,6 +48,15 @@ def test_eight_processes_walk_what_one_environment_walks_here(corridor: Any, tmp
     timings, _ = read_jsonl(tmp_path / "eight" / "timings.jsonl")
     assert {line["episode_id"] for line in timings} == set(records(tmp_path / "eight"))
     assert all(line["seconds"] > 0 for line in timings)
+
+
+def test_two_processes_share_the_episodes_of_a_run(corridor: Any, tmp_path: Path) -> None:
+    alone = run(corridor(), tmp_path / "one")
+    shared = run(corridor(delay=0.01), tmp_path / "two", processes=2, model_loader=print, load_model=print, force=True)
+    assert shared.content["results"] == alone.content["results"]
+    assert (tmp_path / "one" / "episodes.jsonl").read_bytes() == (tmp_path / "two" / "episodes.jsonl").read_bytes()
+    with pytest.raises(NavilaError, match="the corridor is too long"):
+        run(corridor(delay=-1.0), tmp_path / "long", processes=2, model_loader=print, load_model=print)
 
 
 def test_what_hangs_dies_or_answers_nonsense_costs_its_episode(corridor: Any, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class Request:
     video: str = ""
     """Episodes of navigation to make films of: `all`, `failed`, or a number; empty for none."""
     processes: int = 1
-    """Processes that answer questions side by side."""
+    """Processes that answer questions, or walk episodes, side by side."""
     model_loader: Callable[[], NavilaForCausalLM] | None = None
     """Loads the model in another process, to which it is sent."""
     endpoint: Endpoint | None = None

@@ -114,7 +114,7 @@ from navila_eval.showing import leave, show
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that answer questions, each with the model on a GPU of its own while there are as many.",
+    help="Processes that answer questions or walk episodes, each with the model on a GPU of its own while there are.",
 )
 @click.option(
     "--launcher",

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,7 @@ from navila_eval.episode_queue import PAUSE, SharedEpisodes
 from navila_eval.jsonl import JsonlWriter, drop_cut_line, strict
 from navila_eval.manifest import episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE
+from navila_eval.navigation_processes import run_in_processes
 from navila_eval.navigation_results import finish_run, rescore, results_of, timings_file
 from navila_eval.perturbations import Perturbation, Perturbed
 from navila_eval.pictures import PictureKeeper
@@ -101,6 +102,9 @@ class NavigationBenchmark(Benchmark):
 
         if request.endpoint is not None:
             raise ConfigError(f"The task {request.task} needs a model here (-m): --api-base answers questions only.")
+        if request.processes > 1 and request.model_loader is not None:
+            run_in_processes(self, request)
+            request = replace(request, force=False, resume=True)
         simulators = self._simulators(request)
         try:
             task = self.task(

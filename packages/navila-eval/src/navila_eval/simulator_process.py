@@ -229,7 +229,7 @@ def _serve(pipe: Connection, task: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # What a simulator prints must not come between the results.
     os.dup2(2, 1)
-    _end_with_parent()
+    end_with_parent()
     simulator: Simulator
     try:
         if task:
@@ -275,7 +275,7 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {reason(error)}"
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when the one that started it is gone, in the middle of whatever it does."""
     parent = multiprocessing.parent_process()
 
