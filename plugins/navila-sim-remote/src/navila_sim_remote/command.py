@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from navila.cli.loading import loading_options
-from navila.errors import ConfigError
 from navila.files import write_atomically
 from navila.options import construct, parse_options
 from navila.plugins import default_host
@@ -126,7 +125,7 @@ def serve(
     num_frames: int | None,
     template: str | None,
     max_new_tokens: int,
-    decoding: str,
+    decoding: Literal["free", "grammar"],
     batch_size: int,
     **loading: Any,
 ) -> None:
@@ -140,8 +139,6 @@ def serve(
     Several simulators may ask at the same time. A request that cannot be read is told here in one line, and its
     connection closed.
     """
-    if model.startswith("-"):
-        raise ConfigError(f"--model {model!r} is no checkpoint: give a folder or a Hub id.")
     from navila.cli.asking import load_for
 
     from navila_sim_remote.stopping import listening, until_stopped

@@ -126,7 +126,7 @@ def receive_content(sock: socket.socket, deadline: float | None = None) -> bytes
     length = _HEADER.unpack(header)[1]
     if length > LIMIT:
         raise ProtocolError(f"announced a message of {length} bytes, more than the limit of {LIMIT}")
-    content = _read(sock, length, deadline)
+    content = read_bytes(sock, length, deadline)
     if len(content) < length:
         raise ProtocolError(f"closed the connection after {len(content)} of {length} bytes")
     return content
@@ -170,7 +170,7 @@ def _read_header(sock: socket.socket, deadline: float | None) -> bytes:
     """The 8 bytes before a content, or none when the peer has closed; what cannot become a header is told at once."""
     got = b""
     while len(got) < _HEADER.size:
-        piece = _read(sock, _HEADER.size - len(got), deadline, whole=False)
+        piece = read_bytes(sock, _HEADER.size - len(got), deadline, whole=False)
         if not piece and got:
             raise ProtocolError(f"sent {got!r} and closed the connection")
         if not piece:
@@ -181,7 +181,7 @@ def _read_header(sock: socket.socket, deadline: float | None) -> bytes:
     return got
 
 
-def _read(sock: socket.socket, size: int, deadline: float | None, whole: bool = True) -> bytes:
+def read_bytes(sock: socket.socket, size: int, deadline: float | None, whole: bool = True) -> bytes:
     """`size` bytes, fewer when the peer closes before; without `whole`, what comes first."""
     got = bytearray()
     while len(got) < size:
@@ -622,7 +622,7 @@ class Server:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self.socket.bind((host, port))
-        except OSError:
+        except BaseException:
             self.socket.close()
             raise
         self.socket.listen(128)
@@ -675,9 +675,8 @@ class Server:
                     self._relay(client, near, process, first)
         except ProtocolError as error:
             print(f"{peer} {error}, and is disconnected.", file=sys.stderr, flush=True)
-        except OSError:
-            # The client is gone.
-            pass
+        except OSError as error:
+            print(f"{peer} is disconnected ({error}).", file=sys.stderr, flush=True)
         finally:
             if process is not None:
                 process.kill()
@@ -693,7 +692,7 @@ class Server:
             if reply == b"":
                 return
             if reply is None:
-                end = _obituary(None if process is None else process.wait())
+                end = _obituary(process)
                 send(client, {"id": number, "error": end, "kind": "Died"}, time.monotonic() + PATIENCE)
                 return
             send_content(client, reply, time.monotonic() + PATIENCE)
@@ -719,9 +718,14 @@ class Server:
             send(client, {"id": number, "beat": time.monotonic() - began}, time.monotonic() + PATIENCE)
 
 
-def _obituary(code: int | None) -> str:
-    if code is None:
+def _obituary(process: Any) -> str:
+    """What became of an environment that answers no more."""
+    if process is None:
         return "The environment ended; what the server printed says why."
+    try:
+        code = process.wait(5)
+    except subprocess.TimeoutExpired:
+        return "The environment's process closed its connection and did not end."
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"The environment's process was ended by {signal.Signals(-code).name}."
@@ -800,7 +804,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         server = Server(start, arguments.host, arguments.port, arguments.max_clients)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         where = f"{arguments.host}:{arguments.port}"
         print(f"Error: {where} cannot be listened at ({error}): give another --port.", file=sys.stderr)
         return 2

@@ -30,8 +30,10 @@ from navila_sim_remote.serving import BackgroundServer
 
 #: Seconds without a sign of life after which the other machine counts as gone; servers give one every 2 s.
 SILENCE = 60.0
+#: Requests that need no state of the server's environment, and so may begin with a new connection.
+_FRESH = frozenset({"reset", "make_episodes", "retarget"})
 #: Requests that may have to load a scene.
-_LOADING = frozenset({"hello", "reset", "restore", "make_episodes", "retarget"})
+_LOADING = _FRESH | {"hello", "restore"}
 T = TypeVar("T")
 _KINDS: Mapping[str, type[NavilaError]] = {"SceneError": SceneError, "ConfigError": ConfigError}
 
@@ -139,8 +141,6 @@ class RemoteSimulator(ProceduralSimulator):
             SceneError: the server refuses the episode.
             SimulatorError: the server cannot be reached, fell silent or died.
         """
-        if self._socket is None:
-            self._connect()
         return self._ask("reset", asdict(episode), read=self._observation)
 
     def step(self, primitive: int) -> Observation:
@@ -231,6 +231,8 @@ class RemoteSimulator(ProceduralSimulator):
             SimulatorError: the connection is or gets lost, the time is over, or the environment failed.
             SceneError, ConfigError: as the environment raised it.
         """
+        if self._socket is None and name in _FRESH:
+            self._connect()
         if self._socket is None:
             raise SimulatorError(f"There is no connection to the simulator at {self.address}; call reset.")
         timeout = self._load_timeout if name in _LOADING else self._timeout
