@@ -198,8 +198,9 @@ class GQA(ImageTask):
         images = find(data_root, "gqa/images", self.download)
         if not isinstance(rows, dict):
             raise DataError(f"{data_root / path} does not hold questions by their ids: {self.download}.")
+        file = data_root / path
         for key, item in rows.items():
-            where, values = self.checked(f"{data_root / path}, question {key}", item)
+            where, values = self.checked(f"{file}, question {key}", item)
             yield Row(where=where, values={**values, "id": key}, images=images)
 
     def question(self, row: Row) -> Question:

@@ -149,12 +149,12 @@ class ImageTask(QuestionBenchmark):
         Raises:
             DataError: it is missing or has no such list.
         """
-        content = self.read_json(data_root, path)
+        content, file = self.read_json(data_root, path), data_root / path
         items = content if key is None else content.get(key) if isinstance(content, dict) else None
         if not isinstance(items, list):
             what = "is no list" if key is None else f"has no list {key!r}"
-            raise DataError(f"{data_root / path} {what}: {self.download}.")
-        return [self.checked(f"{data_root / path}, item {number}", item) for number, item in enumerate(items, 1)]
+            raise DataError(f"{file} {what}: {self.download}.")
+        return [self.checked(f"{file}, item {number}", item) for number, item in enumerate(items, 1)]
 
     def read_lines(self, data_root: Path, path: str, download: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         """(where, object) of a file with one JSON object a line.
@@ -184,7 +184,7 @@ class ImageTask(QuestionBenchmark):
 
 def from_hub(repository: str, folder: str) -> str:
     """How to get a data set of the Hugging Face Hub into a folder of the data root."""
-    return f"run `huggingface-cli download {repository} --repo-type dataset --local-dir DATA_ROOT/{folder}`"
+    return f"run `hf download {repository} --repo-type dataset --local-dir DATA_ROOT/{folder}`"
 
 
 def parquet_rows(folder: Path, split: str, download: str) -> Iterable[Row]:
@@ -194,9 +194,9 @@ def parquet_rows(folder: Path, split: str, download: str) -> Iterable[Row]:
         DataError: there are none.
     """
     # Not before it is needed: pyarrow takes its time.
-    from navila_eval.parquet import read_parquet
+    from navila_eval.parquet import parquet_files, read_parquet
 
-    files = sorted(folder.glob(f"{split}-*.parquet"))
+    files = parquet_files(folder, split)
     if not files:
         raise DataError(f"There is no {split}-*.parquet in {folder}: {download}.")
     rows = (row for file in files for row in read_parquet(file))
