@@ -217,6 +217,13 @@ def test_servers_get_the_files_they_take(data: Path, tmp_path: Path) -> None:
     assert not (run(case, data, tmp_path / "valid", case.said, None).path / "submission.json").exists()
 
 
+def test_the_report_breaks_figures_down_further(data: Path, tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.task == "perception-test")
+    results = run(case, data, tmp_path / "run", case.said, None)
+    assert results.content["tables"] == {"Accuracy by skill": {"occlusion": {"accuracy": "25.0", "samples": 4}}}
+    assert "Accuracy by skill" in (results.path / "report.html").read_text(encoding="utf-8")
+
+
 def test_subtitles_are_those_on_show_at_the_frames_that_are_asked_for(data: Path) -> None:
     def told(**options: Any) -> str:
         prompt = make("videomme-subtitles", **options).questions("test", data)[0].prompt[1]
@@ -236,6 +243,7 @@ def test_the_list_of_videos_of_navilas_script_is_read_too(data: Path, tmp_path: 
         "video_id": "000",
         "duration_category": "short",
         "video_category": "Knowledge",
+        "video_subcategory": "Technology",
         "url": f"https://www.youtube.com/watch?v={row['videoID']}",
         "questions": [{key: asked[key] for key in ("question_id", "task_type", "question", "choices", "answer")}],
     }

@@ -252,8 +252,8 @@ CASES = (
     Case(
         task="msrvtt-qa",
         write=zero_shot("msrvtt-qa", "vid{}.mp4", range(5), [None] * 5),
-        options={"prompt": "lmms", "profile": "lmms"},
-        first="What is the dog doing?? Answer the question using a single word or phrase.",
+        options={"profile": "lmms"},
+        first=ASKED[0],
         right=TRUTH,
         said=MUSED,
         figures={**JUDGED, "score": 2.54, "score_judged": 3.175},
@@ -261,7 +261,8 @@ CASES = (
     Case(
         task="activitynet-qa",
         write=zero_shot("activitynet-qa", "v_vid{}.mp4", [f"v_vid{n}_7" for n in range(5)], [0, 5, 7, 5, 6]),
-        first=ASKED[0],
+        options={"prompt": "lmms"},
+        first="What is the dog doing?? Answer the question using a single word or phrase.",
         right=TRUTH,
         said=MUSED,
         figures={**JUDGED, "motion": 100.0, "object": 0.0, "number": 0.0, "location": 100.0, "yes_no": None},

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from navila.errors import ConfigError
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
 from navila_eval.scoring.choices import ChoiceProfile, item_rng, letters, parse_choice
+from navila_eval.scoring.text import mean
 from PIL import Image
 
 #: Ends a question with options in lmms-eval.
@@ -84,6 +85,8 @@ class ChoiceBenchmark(VideoBenchmark):
     """Profile -> whose rules find the letter (`navila_eval.scoring.choices.parse_choice`)."""
     option_texts: ClassVar[bool] = True
     """Whether the text of an option counts as naming it."""
+    tables: ClassVar[Mapping[str, str]] = {}
+    """Title -> fact, a text or several, by which the report breaks the first metric down further."""
     tiny_sample: ClassVar[Mapping[str, Any]] = {
         "reference": "A",
         "facts": {"options": {"A": "a wall", "B": "a door"}, "groups": []},
@@ -101,6 +104,25 @@ class ChoiceBenchmark(VideoBenchmark):
             return {}
         right = 100.0 * (record["answer"] == record["reference"])
         return {name: right for name in ("accuracy", *record["facts"]["groups"])}
+
+    def score(self, records: Sequence[Record]) -> Scores:
+        scores = super().score(records)
+        found = {title: self._table(fact, records, scores.samples) for title, fact in self.tables.items()}
+        return replace(scores, tables={title: rows for title, rows in found.items() if rows})
+
+    def _table(
+        self, fact: str, records: Sequence[Record], samples: Sequence[Mapping[str, float]]
+    ) -> dict[str, dict[str, Any]]:
+        values: dict[str, list[float]] = {}
+        for record, sample in zip(records, samples, strict=True):
+            named = record["facts"].get(fact) or []
+            for name in [named] if isinstance(named, str) else named:
+                values.setdefault(name, []).extend([sample[self.metrics[0]]] if self.metrics[0] in sample else [])
+        return {
+            name: {"accuracy": f"{mean(found):.1f}", "samples": len(found)}
+            for name, found in sorted(values.items())
+            if found
+        }
 
 
 def lettered(options: Sequence[str]) -> dict[str, str]:

@@ -141,7 +141,13 @@ def letter_of(index: Any, count: int) -> str:
 
 
 def find_video(folder: Path, *names: str) -> Path:
-    """The video file, or folder of frames, of one of these names; where there is none, the path it should have."""
+    """The video file, or folder of frames, of one of these names; where there is none, the path it should have.
+
+    Raises:
+        ValueError: a name is empty.
+    """
+    if not all(names):
+        raise ValueError("it names no video")
     for name in names:
         for candidate in (*(folder / f"{name}{ending}" for ending in ENDINGS), folder / name):
             if candidate.exists():

@@ -25,7 +25,7 @@ class OpenQuestions(JudgedBenchmark):
     folder: ClassVar[str]
     get: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = (*_FIGURES, *QUESTION_WORDS)
-    short_answers: ClassVar[int | None] = 64
+    prompts: ClassVar[tuple[str, ...]] = ("navila",)
     tiny_sample: ClassVar[Mapping[str, Any]] = {"reference": "wall", "facts": {"question": "What is it?", "groups": []}}
 
     def load(self, split: str, data_root: Path) -> list[Question]:
@@ -49,13 +49,12 @@ class OpenQuestions(JudgedBenchmark):
                 facts = {"question": question, "groups": self.groups(question, answer)}
                 reference = str(answer["answer"])
             questions.append(
-                Question(id=name, prompt=[video, self._wording(question)], reference=reference, facts=facts)
+                Question(id=name, prompt=[video, self.wording(question)], reference=reference, facts=facts)
             )
         return questions
 
-    def _wording(self, question: str) -> str:
-        if self.prompt == "lmms":
-            return f"{question.capitalize()}? Answer the question using a single word or phrase."
+    def wording(self, question: str) -> str:
+        """What is asked besides the video: the question as it stands."""
         return question
 
     def video_names(self, video: str, question_id: str) -> tuple[str, ...]:
@@ -105,7 +104,14 @@ class ActivityNetQA(OpenQuestions):
 
     folder = "activitynet-qa"
     get = "download dataset of https://github.com/MILVLG/activitynet-qa and the videos of ActivityNet"
+    prompts: ClassVar[tuple[str, ...]] = ("navila", "lmms")
+    short_answers: ClassVar[int | None] = 64
     metrics = (*_FIGURES, *ACTIVITYNET.values())
+
+    def wording(self, question: str) -> str:
+        if self.prompt == "lmms":
+            return f"{question.capitalize()}? Answer the question using a single word or phrase."
+        return question
 
     def video_names(self, video: str, question_id: str) -> tuple[str, ...]:
         # The videos are called as the question's id but for its number: `v_` and the name.

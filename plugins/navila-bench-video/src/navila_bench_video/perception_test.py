@@ -24,6 +24,7 @@ class PerceptionTest(ChoiceBenchmark):
 
     profiles: ClassVar[tuple[str, ...]] = ("navila", "lmms")
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", *PERCEPTION_AREAS, *PERCEPTION_REASONING)
+    tables: ClassVar[Mapping[str, str]] = {"Accuracy by skill": "tags"}
 
     def load(self, split: str, data_root: Path) -> list[Question]:
         path = find(data_root, f"perception-test/mc_question_{split}.json", GET)
@@ -57,7 +58,13 @@ class PerceptionTest(ChoiceBenchmark):
             id=f"{name}_{row['id']}",
             prompt=[video, prompt],
             reference=None if answer is None else letter_of(answer, len(options)),
-            facts={"options": options, "groups": groups, "video": name, "question_id": row["id"]},
+            facts={
+                "options": options,
+                "groups": groups,
+                "tags": [str(tag) for tag in row.get("tag") or []],
+                "video": name,
+                "question_id": row["id"],
+            },
         )
 
     def parse(self, record: Record) -> str | None:

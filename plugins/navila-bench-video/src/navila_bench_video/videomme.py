@@ -34,6 +34,7 @@ class VideoMME(ChoiceBenchmark):
 
     profiles: ClassVar[tuple[str, ...]] = ("videomme",)
     metrics: ClassVar[tuple[str, ...]] = ("accuracy_all", "accuracy_answered", *VIDEOMME.values())
+    tables: ClassVar[Mapping[str, str]] = {"Accuracy by sub-category": "sub_category"}
 
     def load(self, split: str, data_root: Path) -> list[Question]:
         paths = find_rows(find(data_root, "videomme", GET), FILES, GET)
@@ -148,6 +149,7 @@ def _questions_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         "videoID": text(row, "url").rpartition("?v=")[2],
         "duration": row["duration_category"],
         "domain": row["video_category"],
+        "sub_category": row.get("video_subcategory"),
     }
     return [{**video, **asked, "options": asked["choices"]} for asked in row["questions"]]
 
@@ -167,5 +169,8 @@ def _question(asked: Mapping[str, Any], video: Path, prompt: str) -> Question:
         id=str(asked["question_id"]),
         prompt=[video, prompt],
         reference=asked["answer"],
-        facts={"groups": [VIDEOMME[category] for category in categories if category in VIDEOMME]},
+        facts={
+            "groups": [VIDEOMME[category] for category in categories if category in VIDEOMME],
+            "sub_category": asked.get("sub_category"),
+        },
     )
