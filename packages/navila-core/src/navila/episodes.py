@@ -234,7 +234,19 @@ def _point(value: Any, key: str, where: _Where) -> Position:
 def _points(value: Any, key: str, where: _Where) -> tuple[Position, ...]:
     if not isinstance(value, list):
         raise where.error(key, "is not a list of points")
+    # EnvDrop's files have eight million points: those that are plain go without further questions.
+    plain = [_plain_point(point) for point in value]
+    if None not in plain:
+        return tuple(plain)  # pyright: ignore[reportReturnType]
     return tuple(_point(point, f"{key}[{index}]", where) for index, point in enumerate(value))
+
+
+def _plain_point(value: Any) -> Position | None:
+    """A point that is three finite floats; None for any other."""
+    if type(value) is not list or len(value) != 3:
+        return None
+    x, y, z = value
+    return (x, y, z) if type(x) is type(y) is type(z) is float and math.isfinite(x + y + z) else None
 
 
 def _rotation(value: Any, where: _Where) -> Rotation:
