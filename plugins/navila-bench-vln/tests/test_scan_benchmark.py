@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from navila.episodes import write_episodes
 from navila.errors import ConfigError, DataError
 from navila.plugins import default_host
+from navila.r2r import densified
 from navila_bench_vln.markers import markers_of
 from navila_bench_vln.walks_file import read_walks
 from navila_eval.benchmark import Request, Results
@@ -57,11 +60,11 @@ def scan(building: Path, walks: Path, **options: Any) -> Any:
     return component(scene=str(building), instructions=str(walks), embodiment=body, **options)
 
 
-def walked(made: Any, folder: Path, agent: str) -> Results:
+def walked(made: Any, folder: Path, agent: str, task: str = "scan", split: str = "walks", **changes: Any) -> Results:
     return made.run(
         Request(
-            task="scan",
-            split="walks",
+            task=task,
+            split=split,
             output_dir=folder,
             model_name="tiny",
             load_model=lambda: None,  # pyright: ignore[reportArgumentType]
@@ -70,6 +73,7 @@ def walked(made: Any, folder: Path, agent: str) -> Results:
             batch_size=1,
             env_processes=False,
             quiet=True,
+            **changes,
         )
     )
 
@@ -88,6 +92,24 @@ def test_the_expert_goes_through_the_door_and_success_is_the_walks_own_radius(bu
     assert record["success_distance"] == 1.0
     assert record["positions"][0] == pytest.approx([-2.0, 0.0, 2.0], abs=0.06)
     assert record["distances"][0] > math.dist((-2.0, 2.0), (1.0, 0.0)) + math.dist((1.0, 0.0), (2.2, -2.5)) - 0.3
+
+
+def test_episodes_of_vln_ce_are_walked_in_the_scenes_beside_them(building: Path, tmp_path: Path) -> None:
+    """The folders of VLN-CE and habitat: datasets/ and scene_datasets/ below one root."""
+    scene = tmp_path / "scene_datasets" / "mp3d" / "b" / "b.glb"
+    scene.parent.mkdir(parents=True)
+    scene.write_bytes(building.read_bytes())
+    (walk,) = read_walks(written(tmp_path, WALKS[:1]), "mp3d/b/b.glb", markers_of(building))
+    way = ((-2.0, 0.0, 2.0), (1.8, 0.0, 0.2), (2.2, 0.0, -2.5))
+    episode = replace(walk, reference_path=way, gt_locations=densified(way), goal_radius=3.0)
+    folder = tmp_path / "datasets" / "R2R_VLNCE_v1-3_preprocessed" / "val_seen"
+    write_episodes(folder / "val_seen.json.gz", [episode])
+    component: Any = default_host().registry("benchmark").load("r2r-ce")
+    made = component(embodiment={"width": 48, "height": 48})
+    results = walked(made, tmp_path / "run", "expert", "r2r-ce", "val_seen", data_root=tmp_path)
+    assert (results.metrics["sr"], results.metrics["spl"]) == (1.0, 1.0)
+    assert results.metrics["ndtw"] is not None
+    assert results.metrics["ndtw"] > 0.7
 
 
 def test_a_walk_without_goal_is_shown_and_not_scored(building: Path, tmp_path: Path) -> None:
