@@ -174,7 +174,7 @@ def evaluate(
         return
     words = _selected(tasks, include_tags, exclude_tags)
     if list_only or (model is None and tasks is None):
-        _list(as_json, options["data_root"], words, in_full=tasks is not None)
+        _list(as_json, options["data_root"], words, in_full=tasks is not None, everything=include_tags is not None)
         return
     if tasks is None and include_tags is None:
         raise ConfigError("Nothing to run: name tasks with -t, e.g. -t houses; `navila eval --list` shows them.")
@@ -231,7 +231,7 @@ def _launch(context: click.Context, chosen: list[tuple[str, str]], *, launcher: 
     name = model_name(given["model"] or given["agent"])
     if (given["force"] or not given["resume"]) and not dry_run:
         where = {"model": given["model"], "agent": given["agent"], "output_dir": given["output_dir"]}
-        start_over(chosen, **where, finished=given["force"])
+        start_over(chosen, **where, finished=given["force"], perturbations=given["perturbations"])
     # A job that is started again after its time limit must not start its runs over.
     without = {"launcher", "nodes", "dry_run", "force", "resume", *(["processes"] if launcher == "torchrun" else [])}
     tasks = chosen[0][0] if len(chosen) == 1 else f"{len(chosen)}-tasks"
@@ -295,7 +295,7 @@ def _check_model(model: str, template: str | None, loading: Mapping[str, Any]) -
         check_loading(**loading)
 
 
-def _list(as_json: bool, data_root: Path, words: list[str], *, in_full: bool) -> None:
+def _list(as_json: bool, data_root: Path, words: list[str], *, in_full: bool, everything: bool) -> None:
     from navila_eval.listing import details, entry_facts, overview
 
     registry = default_host().registry("benchmark")
@@ -310,7 +310,7 @@ def _list(as_json: bool, data_root: Path, words: list[str], *, in_full: bool) ->
     elif in_full:
         click.echo("\n\n".join(details(entry, data_root) for entry in entries))
     else:
-        click.echo(overview(entries, data_root))
+        click.echo(overview(entries, data_root, everything=everything))
         click.echo(f"\nData are looked for below {data_root} (--data-root). The first split is the default.")
         click.echo(
             "`navila eval --list -t TASK` tells of one in full; `navila eval -m CHECKPOINT -t TASK:SPLIT` runs it."

@@ -12,6 +12,8 @@ from navila.cli.tables import table
 from navila.registry import Entry, missing_requirements
 from navila.specs import BenchmarkSpec
 
+#: Tag of tasks that would drown the others.
+MORE = "more"
 #: Characters of a cell at most, so that a table stays within 120 columns.
 _TASK, _SPLITS, _TAGS, _METRICS = 22, 26, 26, 30
 
@@ -26,18 +28,22 @@ def data_there(spec: BenchmarkSpec, data_root: Path) -> Mapping[str, bool]:
     return {path: (data_root / path).exists() for path in spec.data}
 
 
-def overview(entries: Iterable[Entry[BenchmarkSpec]], data_root: Path) -> str:
-    """All tasks: a table a plugin."""
-    groups = {
-        origin: [_row(entry.spec, data_root) for entry in group]
-        for origin, group in groupby(sorted(entries, key=_place), key=lambda entry: str(entry.origin))
-    }
+def overview(entries: Iterable[Entry[BenchmarkSpec]], data_root: Path, *, everything: bool = False) -> str:
+    """All tasks: a table a plugin; those with the tag `more` are counted, and shown if `everything` is."""
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    left_out: dict[str, int] = {}
+    for origin, of_one in groupby(sorted(entries, key=_place), key=lambda entry: str(entry.origin)):
+        group = list(of_one)
+        shown = [entry for entry in group if everything or MORE not in entry.spec.tags]
+        groups[origin] = [_row(entry.spec, data_root) for entry in shown]
+        left_out[origin] = len(group) - len(shown)
     # One table over all, so that columns are as wide in each part.
     lines = table(("TASK", "SPLITS", "TAGS", "DATA", "METRICS"), [row for rows in groups.values() for row in rows])
     head, *body = lines.splitlines()
     parts = [head]
     for origin, rows in groups.items():
         parts += ["", origin, *body[: len(rows)]]
+        parts += [f"and {left_out[origin]} more: navila eval --list -i {MORE}"] if left_out[origin] else []
         body = body[len(rows) :]
     return "\n".join(parts)
 
