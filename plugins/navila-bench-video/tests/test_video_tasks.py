@@ -298,7 +298,7 @@ BROKEN = [
     ("nextqa", "oe/test.csv", b"video\n\xff\xfe", "test.csv cannot be read"),
     ("nextqa-mc", "mc/test.csv", "video,qid\n1,2\n", "line 2, is malformed .KeyError: 'a0'"),
     ("egoschema", "subset_answers.json", '{"00-0": 7}', "the answer is 7, of 5 options"),
-    ("egoschema", "subset_answers.json", '{"absent": 1}', "an answer to absent but no such question"),
+    ("egoschema", "subset_answers.json", '{"absent": 1}', "an answer to absent, which is no question"),
     ("egoschema", "questions.json", '[{"q_uid": "00-0", "question": "?"}]', "entry 1, .*option 0"),
     ("videomme", "videomme/test-00000-of-00001.parquet", "none", "cannot be read as Parquet"),
     ("perception-test", "mc_question_valid.json", "[]", "is no object of videos"),

@@ -29,7 +29,6 @@ class EgoSchema(ChoiceBenchmark):
     option_texts: ClassVar[bool] = False
 
     def load(self, split: str, data_root: Path) -> list[Question]:
-        folder = find(data_root, "egoschema", GET)
         rows = read_rows(find(data_root, "egoschema/questions.json", GET), GET)
         answers_file = find(data_root, "egoschema/subset_answers.json", GET)
         answers = read_json(answers_file, GET)
@@ -53,7 +52,7 @@ class EgoSchema(ChoiceBenchmark):
                     )
         lacking = answers.keys() - {question.id for question in questions}
         if lacking:
-            raise DataError(f"{folder} has an answer to {min(lacking)} but no such question: {GET}.")
+            raise DataError(f"{answers_file} has an answer to {min(lacking)}, which is no question: {GET}.")
         return questions
 
     def _prompt(self, question: str, options: Mapping[str, str]) -> str:

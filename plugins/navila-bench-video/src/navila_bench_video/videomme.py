@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,10 +23,10 @@ GET_SUBTITLES = "unpack subtitle.zip of https://huggingface.co/datasets/lmms-lab
 FILES = ("test*.parquet", "videomme/test*.parquet", "test*.jsonl", "Video-MME.json")
 
 _SELECT = (
-    "Select the best answer to the following multiple-choice question based on the video{}. Respond with only the "
+    "Select the best answer to the following multiple-choice question based on the video{}. Respond with only the letter "
+    "(A, B, C, or D) of the correct option."
 )
-_SELECT += "letter (A, B, C, or D) of the correct option."
-_SUBTITLES = "This video's subtitles are listed below:\n{}\n"
+_WITH_SUBTITLES = _SELECT.format(" and the subtitles")
 _TIME = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
 
 
@@ -39,21 +40,26 @@ class VideoMME(ChoiceBenchmark):
     def load(self, split: str, data_root: Path) -> list[Question]:
         paths = find_rows(find(data_root, "videomme", GET), FILES, GET)
         videos = find(data_root, "videomme/data", GET_VIDEOS)
+        subtitles = self.subtitles(data_root)
         questions = []
         for path in paths:
             for where, row in read_rows(path, GET):
                 with reading(where, GET):
                     for asked in _questions_of(row):
                         video = find_video(videos, asked["videoID"])
-                        prompt = self.wording(text(asked, "question"), _options(asked), video)
+                        prompt = self.wording(text(asked, "question"), _options(asked), subtitles(video))
                         questions.append(_question(asked, video, prompt))
         return questions
 
-    def wording(self, question: str, options: Sequence[str], video: Path) -> str:
+    def subtitles(self, data_root: Path) -> Callable[[Path], str]:
+        """What is told of a video: nothing here."""
+        return lambda video: ""
+
+    def wording(self, question: str, options: Sequence[str], told: str) -> str:
         """What is asked besides the video."""
         if self.prompt == "lmms":
             # It speaks of subtitles and shows the list of options as Python does.
-            return f"{_SELECT.format(' and the subtitles')}\n{question}\n{list(options)}\n{LETTER_ONLY}"
+            return f"{_WITH_SUBTITLES}\n{question}\n{list(options)}\n{LETTER_ONLY}"
         # As published, with the space before and the line's end after it.
         return f" {_SELECT.format('')}\n{question}\n" + "\n".join(options) + "\nThe best answer is:\n"
 
@@ -93,27 +99,27 @@ class VideoMMESubtitles(VideoMME):
             raise ConfigError(f"subtitle_frames is {subtitle_frames!r}: give a number of frames, or leave it out.")
         self.subtitle_frames = subtitle_frames
 
-    def load(self, split: str, data_root: Path) -> list[Question]:
-        self._said: dict[Path, str] = {}
-        self._folder = find(data_root, "videomme/subtitle", GET_SUBTITLES)
-        return super().load(split, data_root)
+    def subtitles(self, data_root: Path) -> Callable[[Path], str]:
+        folder = find(data_root, "videomme/subtitle", GET_SUBTITLES)
 
-    def wording(self, question: str, options: Sequence[str], video: Path) -> str:
-        if video not in self._said:
-            self._said[video] = self._subtitles(video)
-        told = _SUBTITLES.format(self._said[video]) + _SELECT.format(" and the subtitles")
-        listed = str(list(options)) if self.prompt == "lmms" else "\n".join(options)
-        return f"{told}\n{question}\n{listed}\nThe best answer is:"
+        @cache
+        def told(video: Path) -> str:
+            path = folder / f"{video.stem}.srt"
+            if not path.is_file():
+                return "No subtitles available"
+            lines = list(read_subtitles(path))
+            if self.subtitle_frames is not None:
+                times = _frame_times(video, self.subtitle_frames)
+                lines = [line for line in lines if any(line[0] <= time < line[1] for time in times)]
+            return "\n".join(said for _, _, said in lines if said)
 
-    def _subtitles(self, video: Path) -> str:
-        path = self._folder / f"{video.stem}.srt"
-        if not path.is_file():
-            return "No subtitles available"
-        lines = list(read_subtitles(path))
-        if self.subtitle_frames is not None:
-            times = _frame_times(video, self.subtitle_frames)
-            lines = [line for line in lines if any(line[0] <= time < line[1] for time in times)]
-        return "\n".join(said for _, _, said in lines if said)
+        return told
+
+    def wording(self, question: str, options: Sequence[str], told: str) -> str:
+        lmms = self.prompt == "lmms"
+        head = f"This video's subtitles are listed below:{' ' if lmms else ''}\n{told}\n{_WITH_SUBTITLES}"
+        listed = str(list(options)) if lmms else "\n".join(options)
+        return f"{head}\n{question}\n{listed}\nThe best answer is:"
 
 
 def read_subtitles(path: Path) -> Iterator[tuple[float, float, str]]:
