@@ -23,8 +23,8 @@ GET_SUBTITLES = "unpack subtitle.zip of https://huggingface.co/datasets/lmms-lab
 FILES = ("test*.parquet", "videomme/test*.parquet", "test*.jsonl", "Video-MME.json")
 
 _SELECT = (
-    "Select the best answer to the following multiple-choice question based on the video{}. Respond with only the letter "
-    "(A, B, C, or D) of the correct option."
+    "Select the best answer to the following multiple-choice question based on the video{}. Respond with only the "
+    "letter (A, B, C, or D) of the correct option."
 )
 _WITH_SUBTITLES = _SELECT.format(" and the subtitles")
 _TIME = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
