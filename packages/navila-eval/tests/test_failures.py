@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from navila_eval.breakdowns import breakdowns, failure_counts
 from navila_eval.failures import FAILURES, Failure, failure_of
+from navila_eval.navigation_results import finish_run
+from navila_eval.run_folder import RunFolder
+from navila_eval.runner import rescore_runs
+from navila_eval.sensitivity import sensitivity
 from navila_eval.walk import score
 
 #: The goal is 6 m ahead, along -z; success within 1 m.
@@ -98,3 +104,45 @@ def test_parts_of_a_run_add_up_to_it() -> None:
     assert list(parts["length"]) == ["5 to 7.5 m", "unknown"]
     for by in parts.values():
         assert sum(part["episodes"] * part["sr"] for part in by.values()) == pytest.approx(1.0)
+
+
+LEFT = {"step": 0, "text": "The next action is turn left 30 degree.", "primitives": [2, 2], "status": "ok"}
+
+
+def test_another_success_distance_changes_what_a_run_came_to_and_not_the_run(tmp_path: Path) -> None:
+    folder = complete_run(tmp_path, [record([1] * 10 + [0], episode_id="near"), record([1] * 24 + [0])])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (label, results), *_ = rescore_runs(tmp_path, success_distance=4.0)
+    assert label == "walks within 4 m"
+    assert not isinstance(results, Exception)
+    assert results.metrics["sr"] == 1.0
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after == {**before, "rescored-4m.json": after["rescored-4m.json"]}
+    assert json.loads(after["rescored-4m.json"])["aggregate"]["navila"]["mean_success"] == 1.0
+
+
+def test_what_a_swapped_instruction_changes_is_told_of_the_episodes_it_was_given_in(tmp_path: Path) -> None:
+    told = {"episode_instruction": "Turn left.", "instruction": "Turn left."}
+    left = record([2, 2, 1, 1, 0], **told, decisions=[LEFT])
+    same = record([1, 1, 0], episode_id="same", episode_instruction="Go.", instruction="Go.", decisions=[])
+    first = complete_run(tmp_path / "first", [left, same])
+    swapped = {**told, "instruction": "Turn right."}
+    right = record([2, 2, 1, 3, 1, 0], **swapped, decisions=[LEFT])
+    found = sensitivity(first, complete_run(tmp_path / "second", [right, same]))
+    assert found is not None
+    assert (found.episodes, found.same_walk, found.same_start, found.first_difference) == (1, 0.0, 1.0, 3)
+    assert found.end_apart == pytest.approx(math.dist(left["positions"][-1], right["positions"][-1]))
+    assert found.differences["steps"][0] == 1.0
+    assert sensitivity(first, first) is None
+
+
+def complete_run(parent: Path, walks: Sequence[dict[str, Any]]) -> Path:
+    """A folder with the records of walks, finished."""
+    folder = RunFolder(parent / "walks")
+    run = {"task": "walks", "split": "val", "episodes": len(walks), "seed": 0}
+    folder.open(run)
+    for walk in walks:
+        walk.setdefault("decisions", [])
+        walk.setdefault("error", None)
+    finish_run(folder, walks, run, lambda records: {})
+    return folder.path

@@ -23,7 +23,7 @@ from navila_eval.jsonl import JsonlWriter, drop_cut_line, strict
 from navila_eval.manifest import episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE
 from navila_eval.navigation_processes import run_in_processes
-from navila_eval.navigation_results import finish_run, rescore, results_of, timings_file
+from navila_eval.navigation_results import complete_records, finish_run, rescore, results_of, timings_file
 from navila_eval.perturbations import Perturbation, Perturbed
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
@@ -164,11 +164,8 @@ class NavigationBenchmark(Benchmark):
 
     def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
         runs = RunFolder(folder)
-        run, records = runs.run(), list(runs.records().values())
-        if len(records) < run["episodes"]:
-            raise ConfigError(
-                f"{folder} has records of {len(records)} of {run['episodes']} episodes: finish it with `navila eval`."
-            )
+        run = runs.run()
+        records = complete_records(runs, run)
         scored = [
             {**record, "metrics": strict(figures)} for record, figures in zip(records, rescore(records), strict=True)
         ]

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from navila.errors import ConfigError
 from navila.files import write_atomically
 
 from navila_eval.benchmark import Results
 from navila_eval.breakdowns import breakdowns, failure_counts
-from navila_eval.jsonl import dumps, read_jsonl, strict
+from navila_eval.jsonl import dumps, read_jsonl, strict, write_json
 from navila_eval.manifest import environment
 from navila_eval.navigation_metrics import aggregate, headline_values
 from navila_eval.run_folder import RECORDS, TIMINGS, RunFolder
@@ -94,6 +95,41 @@ def summarise(
 def rescore(records: Sequence[Record]) -> list[dict[str, float]]:
     """Measures computed afresh from recorded poses, without model or simulator."""
     return [score(record) for record in records]
+
+
+def rescore_at(path: Path, success_distance: float) -> Results:
+    """What a complete run would have come to with another success distance in metres.
+
+    It is also that of oracle success and of nDTW's scale. Nothing of the run changes: the results go to
+    `rescored-<distance>m.json` in its folder, the means of `aggregate.json` among them.
+
+    Raises:
+        ConfigError: the run is not complete, or none of navigation.
+    """
+    folder = RunFolder(path)
+    run = folder.run()
+    if "episodes" not in run:
+        raise ConfigError(f"{path} holds no run of navigation: --success-distance has no meaning for it.")
+    records = [{**r, "success_distance": success_distance} for r in complete_records(folder, run)]
+    scored = [{**r, "metrics": strict(figures)} for r, figures in zip(records, rescore(records), strict=True)]
+    content, table = summarise(scored, {**run, "success_distance": success_distance}, folder.agent())
+    content = strict({**content, "aggregate": table})
+    write_json(path / f"rescored-{success_distance:g}m.json", content)
+    return results_of(path, content)
+
+
+def complete_records(folder: RunFolder, run: Mapping[str, Any]) -> list[Record]:
+    """The records of a run whose episodes all have one.
+
+    Raises:
+        ConfigError: some have none.
+    """
+    records = list(folder.records().values())
+    if len(records) < run["episodes"]:
+        raise ConfigError(
+            f"{folder.path} has records of {len(records)} of {run['episodes']} episodes: finish it with `navila eval`."
+        )
+    return records
 
 
 def _mean(column: Sequence[float]) -> float | None:

@@ -17,9 +17,19 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("-o", "--option", "task_options", multiple=True, metavar="KEY=VALUE", help="Another option of the tasks.")
 @click.option("--judge", help="Model that judges answers where the task asks for it.")
 @click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
+@click.option(
+    "--success-distance",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Score navigation by another distance in metres, into rescored-METRESm.json; the run stays as it is.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def rescore(
-    folder: Path, task_options: tuple[str, ...], judge: str | None, judge_api_base: str | None, as_json: bool
+    folder: Path,
+    task_options: tuple[str, ...],
+    judge: str | None,
+    judge_api_base: str | None,
+    success_distance: float | None,
+    as_json: bool,
 ) -> None:
     """Score the records of all runs below FOLDER once more; needs neither model nor data."""
     from navila.options import parse_options
@@ -27,7 +37,7 @@ def rescore(
     from navila_eval.judging import judge_of
     from navila_eval.runner import rescore_runs
 
-    outcomes = rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options))
+    outcomes = rescore_runs(folder, judge_of(judge, judge_api_base), parse_options(task_options), success_distance)
     show(outcomes, as_json)
     leave(outcomes)
 

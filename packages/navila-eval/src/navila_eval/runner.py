@@ -79,11 +79,9 @@ def run_tasks(
     outcomes: list[tuple[str, Results | Exception]] = []
     perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
     for (task, split), perturbation in itertools.product(tasks, perturbed):
-        label = run_label(task, split, registry.spec(task).default_split, agent if uses_model else "model")
-        own = identity
-        if perturbation is not None:
-            label = f"{label}-{perturbation.label}".removesuffix("-")
-            own = {**identity, "perturb": perturbation.facts()}
+        shown_agent = agent if uses_model else "model"
+        label = run_label(task, split, registry.spec(task).default_split, shown_agent, perturbation)
+        own = identity if perturbation is None else {**identity, "perturb": perturbation.facts()}
         try:
             if perturbation is not None and registry.spec(task).simulator is None:
                 raise ConfigError(f"--perturb is for navigation: leave it out for the task {task}.")
@@ -121,12 +119,19 @@ def run_tasks(
 
 
 def start_over(
-    tasks: Sequence[tuple[str, str]], *, model: str | None, agent: str, output_dir: Path, finished: bool
+    tasks: Sequence[tuple[str, str]],
+    *,
+    model: str | None,
+    agent: str,
+    output_dir: Path,
+    finished: bool,
+    perturbations: Sequence[str] = (),
 ) -> None:
     """Remove what the runs of a model, or of an agent without one, have left, finished ones too where `finished`."""
     registry = default_host().registry("benchmark")
-    for task, split in tasks:
-        label = run_label(task, split, registry.spec(task).default_split, agent if model else "model")
+    perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
+    for (task, split), perturbation in itertools.product(tasks, perturbed):
+        label = run_label(task, split, registry.spec(task).default_split, agent if model else "model", perturbation)
         for records in (SAMPLES, RECORDS):
             folder = RunFolder(output_dir / (model_name(model) if model else agent) / label, records=records)
             if finished or folder.results() is None:
@@ -174,13 +179,17 @@ def _base_of(model: str, model_base: str | None) -> dict[str, Any]:
     return {"model_base": model_base, "model_base_sha256": checkpoint_digest(model_base)} if model_base else {}
 
 
-def run_label(task: str, split: str, default_split: str, agent: str = "model") -> str:
-    """Folder of a run: the task, and what of split and agent is not the default."""
+def run_label(
+    task: str, split: str, default_split: str, agent: str = "model", perturbation: Perturbation | None = None
+) -> str:
+    """Folder of a run: the task, what of split and agent is not the default, and what is perturbed."""
     parts = [task.replace("/", "-")]
     if split != default_split:
         parts.append(split)
     if agent != "model":
         parts.append(agent)
+    if perturbation is not None and perturbation.label:
+        parts.append(perturbation.label)
     return "-".join(parts)
 
 
@@ -230,13 +239,23 @@ def figures_of(folder: Path) -> dict[str, dict[str, float | None]]:
 
 
 def rescore_runs(
-    folder: Path, judge: Judge | None = None, options: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    judge: Judge | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    With a `success_distance` in metres, runs of navigation are scored by it, beside what they came to.
+
+    success_distance: float | None = None,
 ) -> list[tuple[str, Results | Exception]]:
     """Score all runs in a folder and below once more, without models; `options` replace those of the tasks.
 
     Raises:
         NavilaError: there is no run, or the only one cannot be scored.
     """
+            if success_distance is not None:
+                from navila_eval.navigation_results import rescore_at
+
+                outcomes.append((f"{path.name} within {success_distance:g} m", rescore_at(path, success_distance)))
+                continue
     runs = _runs_below(folder)
     outcomes: list[tuple[str, Results | Exception]] = []
     for path in runs:
