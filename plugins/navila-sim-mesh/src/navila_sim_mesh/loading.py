@@ -14,7 +14,6 @@ from navila_sim_mesh.gltf import read_gltf
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.parts import Images, Part
 from navila_sim_mesh.renderer import Surface
-from navila_sim_mesh.textures import build_atlas
 
 Up = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".ply", ".obj")
@@ -49,7 +48,7 @@ def load_surface(path: Path, up: Up = "y", mesh: NavMesh | None = None) -> Surfa
     shaded = np.repeat([part.shaded for part in parts], counts)[keep]
     rgb[shaded] *= _light(triangles[shaded])[:, None, None]
     try:
-        pictures = images.within_budget()
+        atlas = images.atlas()
     # Pillow decodes only now, and says what is wrong with a picture in many ways.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SceneError(
@@ -62,7 +61,7 @@ def load_surface(path: Path, up: Up = "y", mesh: NavMesh | None = None) -> Surfa
         rgb=(rgb[:, 0] if flat else rgb).astype(np.float32),
         uv=np.concatenate([part.uv for part in parts])[keep].astype(np.float32),
         texture=np.repeat(np.array([part.texture for part in parts], np.int32), counts)[keep],
-        atlas=build_atlas(pictures),
+        atlas=atlas,
     )
 
 

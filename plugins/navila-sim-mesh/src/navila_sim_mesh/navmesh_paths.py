@@ -25,7 +25,7 @@ from navila_sim_mesh.navmesh import NavMesh
 SPACING = 0.5
 #: First points tried from a start: any that the field takes for at most so much farther than the best.
 _DOUBT = 1.03
-_TRIED = 4
+_TRIED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class NavField:
     goal_polygons: tuple[int, ...]
     distance: NDArray[np.float64]
     """(N,) metres from each point to the nearest goal, inf when there is no way."""
-    following: NDArray[np.int32]
-    """(N,) the point the path from each one goes on to; N + g for goal g, negative when there is no way."""
+    following: list[int]
+    """The point the path from each of N points goes on to; N + g for goal g, negative when there is no way."""
 
 
 class NavMeshPaths:
@@ -75,7 +75,7 @@ class NavMeshPaths:
             goals=tuple(place for _, place in found),
             goal_polygons=tuple(polygon for polygon, _ in found),
             distance=distance[:count],
-            following=before[:count].astype(np.int32),
+            following=before[:count].tolist(),
         )
 
     def path(self, field: NavField, start: Position) -> tuple[Position, ...]:
@@ -109,31 +109,29 @@ class NavMeshPaths:
 
         Portal k is 2 k when it is crossed from its first polygon to its second, else 2 k + 1.
         """
-        pairs = self.mesh.portals.polygons
-        count = len(self._points)
+        count, pairs, portals = len(self._points), self._pairs, self._portal_of
         polygons, crossed = [polygon], []
         place = {polygon: 0}
         while point < count:
-            portal = int(self._portal[point])
-            following = int(field.following[point])
+            portal, following, here = portals[point], field.following[point], polygons[-1]
+            first, second = pairs[portal]
             if following < count:
                 # The link to the next point leads through a polygon that both portals belong to.
-                onward = pairs[self._portal[following]].tolist()
-                across = int(pairs[portal].sum()) - polygons[-1]
-                goes = polygons[-1] if polygons[-1] in onward else across
+                goes = here if here in pairs[portals[following]] else first + second - here
             else:
                 goes = field.goal_polygons[following - count]
-            if goes != polygons[-1]:
-                if goes in place:
-                    # It has been there before: leave the loop out.
-                    for left in polygons[place[goes] + 1 :]:
-                        del place[left]
-                    del polygons[place[goes] + 1 :], crossed[place[goes] :]
-                else:
-                    crossed.append(2 * portal + (int(pairs[portal, 0]) != polygons[-1]))
-                    place[goes] = len(polygons)
-                    polygons.append(goes)
             point = following
+            if goes == here:
+                continue
+            if goes in place:
+                # It has been there before: leave the loop out.
+                for left in polygons[place[goes] + 1 :]:
+                    del place[left]
+                del polygons[place[goes] + 1 :], crossed[place[goes] :]
+            else:
+                crossed.append(2 * portal + (first != here))
+                place[goes] = len(polygons)
+                polygons.append(goes)
         return (*crossed, point - count)
 
     def _taut(self, start: Position, goal: Position, corridor: Sequence[int]) -> tuple[Position, ...]:
@@ -153,6 +151,15 @@ class NavMeshPaths:
 
     def _corners_of(self, polygon: int) -> NDArray[np.float64]:
         return self.mesh.corners[self.mesh.first[polygon] : self.mesh.first[polygon + 1]]
+
+    @cached_property
+    def _pairs(self) -> list[list[int]]:
+        """The two polygons of each portal; plain lists, as numbers are taken from them one by one."""
+        return self.mesh.portals.polygons.tolist()
+
+    @cached_property
+    def _portal_of(self) -> list[int]:
+        return self._portal.tolist()
 
     @cached_property
     def _sides(self) -> list[tuple[Position, Position]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila_sim_mesh.textures import MAX_LEVELS
+from navila_sim_mesh.textures import MAX_LEVELS, Atlas, pack_atlas
 
 #: Textures are made smaller together until they hold at most so many texels (four bytes each).
 MAX_TEXELS = 96_000_000
@@ -48,8 +48,8 @@ class Images:
             self._images.append(image)
         return self._index[key]
 
-    def within_budget(self) -> list[NDArray[np.uint8]]:
-        """All images as RGB with sides that are powers of two, shrunk together where they would not fit."""
+    def atlas(self) -> Atlas:
+        """All images with sides that are powers of two, shrunk together where they would not fit."""
         limit = 1 << (MAX_LEVELS - 1)
         while True:
             sizes = [
@@ -59,13 +59,20 @@ class Images:
             if sum(width * height for width, height in sizes) <= MAX_TEXELS or limit <= 64:
                 break
             limit //= 2
-        pictures = []
-        for image, size in zip(self._images, sizes, strict=True):
-            # A JPEG can be decoded at an eighth to all of its size.
-            image.draft("RGB", size)
-            plain = image.convert("RGB")
-            pictures.append(np.asarray(plain if plain.size == size else plain.resize(size, Image.Resampling.BICUBIC)))
-        return pictures
+        return pack_atlas([_levels(image, size) for image, size in zip(self._images, sizes, strict=True)])
+
+
+def _levels(image: Image.Image, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Mip levels (H, W, 4) of an image, down to one row or column."""
+    # A JPEG can be decoded at an eighth to all of its size.
+    image.draft("RGB", size)
+    plain = image.convert("RGB").convert("RGBX")
+    level = plain if plain.size == size else plain.resize(size, Image.Resampling.BICUBIC)
+    levels = [np.asarray(level)]
+    while min(level.size) > 1:
+        level = level.reduce(2)
+        levels.append(np.asarray(level))
+    return levels
 
 
 def _power_of_two(side: int) -> int:

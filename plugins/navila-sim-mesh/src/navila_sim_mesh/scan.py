@@ -15,6 +15,7 @@ from navila_sim_mesh.loading import Up, load_surface
 from navila_sim_mesh.navigation import CELL
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.navmesh_build import build_navmesh
+from navila_sim_mesh.navmesh_cache import cached_navmesh
 from navila_sim_mesh.navmesh_paths import NavField, NavMeshPaths, length_of
 from navila_sim_mesh.renderer import Renderer
 from navila_sim_mesh.world import PLAN_HEIGHT, World
@@ -48,11 +49,10 @@ class ScanWorld(World):
         mesh = read_navmesh(beside) if beside.is_file() else None
         surface = load_surface(path, up, mesh)
         renderer = Renderer(surface)
-        return cls(
-            scene_id,
-            renderer,
-            mesh if mesh is not None else build_navmesh(str(path), surface.triangles, renderer, body),
-        )
+        if mesh is None:
+            name, triangles = str(path), surface.triangles
+            mesh = cached_navmesh(triangles, body, lambda: build_navmesh(name, triangles, renderer, body))
+        return cls(scene_id, renderer, mesh)
 
     def place(self, position: Position) -> Position | None:
         spot = self.mesh.nearest(position, START_TOLERANCE, START_TOLERANCE)

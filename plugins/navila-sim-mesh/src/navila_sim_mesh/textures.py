@@ -35,28 +35,38 @@ MAX_LEVELS = 14
 
 def build_atlas(images: Sequence[NDArray[np.uint8]]) -> Atlas:
     """Pack images (H, W, 3), sides powers of two, with box-filtered mip levels down to one row or column."""
-    parts: list[NDArray[np.uint32]] = []
-    offsets = np.zeros((len(images), MAX_LEVELS), np.int32)
-    levels = np.zeros(len(images), np.int32)
-    sizes = np.zeros((len(images), 2), np.int32)
+    return pack_atlas([_box_levels(image) for image in images])
+
+
+def pack_atlas(textures: Sequence[Sequence[NDArray[np.uint8]]]) -> Atlas:
+    """Put the mip levels (H, W, 4) of textures, the largest first, into one array."""
+    offsets = np.zeros((len(textures), MAX_LEVELS), np.int32)
     start = 0
-    for index, image in enumerate(images):
-        height, width = image.shape[:2]
-        sizes[index] = (width.bit_length() - 1, height.bit_length() - 1)
-        levels[index] = min(sizes[index])
-        level = image.astype(np.float32)
-        for mip in range(MAX_LEVELS):
-            if mip > levels[index]:
-                offsets[index, mip:] = offsets[index, mip - 1]
-                break
-            offsets[index, mip] = start
-            packed = np.zeros((*level.shape[:2], 4), np.uint8)
-            packed[..., :3] = np.rint(level)
-            parts.append(packed.reshape(-1).view(np.uint32))
-            start += level.shape[0] * level.shape[1]
-            if mip < levels[index]:
-                level = 0.25 * (level[::2, ::2] + level[1::2, ::2] + level[::2, 1::2] + level[1::2, 1::2])
-    return Atlas(texels=np.concatenate(parts), level_offset=offsets.reshape(-1), levels=levels, log2_size=sizes)
+    for index, levels in enumerate(textures):
+        ends = start + np.cumsum([level.shape[0] * level.shape[1] for level in levels])
+        offsets[index, 0], offsets[index, 1 : len(levels)] = start, ends[:-1]
+        offsets[index, len(levels) :] = offsets[index, len(levels) - 1]
+        start = int(ends[-1])
+    return Atlas(
+        texels=np.concatenate([level.reshape(-1).view(np.uint32) for levels in textures for level in levels]),
+        level_offset=offsets.reshape(-1),
+        levels=np.array([len(levels) - 1 for levels in textures], np.int32),
+        log2_size=np.array(
+            [[side.bit_length() - 1 for side in levels[0].shape[1::-1]] for levels in textures], np.int32
+        ),
+    )
+
+
+def _box_levels(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    level = image.astype(np.float32)
+    levels = []
+    while True:
+        packed = np.zeros((*level.shape[:2], 4), np.uint8)
+        packed[..., :3] = np.rint(level)
+        levels.append(packed)
+        if min(level.shape[:2]) == 1:
+            return levels
+        level = 0.25 * (level[::2, ::2] + level[1::2, ::2] + level[::2, 1::2] + level[1::2, 1::2])
 
 
 @lru_cache(maxsize=1)

@@ -103,48 +103,50 @@ def _voxels(
     # Rooms show the eye as much floor as ceiling. Where hardly anything faces up, the winding of the file is no help.
     trusted = area[upward].sum() > 0.5 * area[downward].sum()
     flat = upward if trusted else upward | downward
-    # Each triangle is sampled by rows from the corner opposite its shortest side.
-    sides = np.linalg.norm(np.roll(triangles, -1, axis=1) - triangles, axis=2)
-    apex = (sides.argmin(axis=1) + 2) % 3
-    order = (apex[:, None] + np.arange(3)) % 3
-    corners = np.take_along_axis(triangles, order[:, :, None], axis=1).astype(np.float64)
-    spacing = 0.7 * CELL
-    long = np.linalg.norm(corners[:, 1:] - corners[:, :1], axis=2).max(axis=1)
-    short = np.linalg.norm(corners[:, 2] - corners[:, 1], axis=1)
-    n_long = np.ceil(long / spacing).astype(np.int64) + 1
-    n_short = np.ceil(short / spacing).astype(np.int64) + 1
-    counts = n_long * n_short
-    ends = np.cumsum(counts)
-    first = 0
-    while first < len(corners):
-        last = int(np.searchsorted(ends, (ends[first - 1] if first else 0) + _CHUNK, side="right"))
-        last = max(last, first + 1)
-        # One triangle may be larger than a chunk by itself; its points are then split.
-        for part, number in _points(corners[first:last], n_long[first:last], n_short[first:last]):
-            index = np.floor((part - start) / CELL).astype(np.int64)
-            level, row, column = index[:, 1], index[:, 2], index[:, 0]
-            solid[level, row, column] = True
-            lies = flat[first + number]
-            standable[level[lies], row[lies], column[lies]] = True
-        first = last
+    for index, number in _sampled(triangles, start, shape):
+        solid.reshape(-1)[index] = True
+        standable.reshape(-1)[index[flat[number]]] = True
     return solid, standable
 
 
-def _points(
-    corners: NDArray[np.float64], n_long: NDArray[np.int64], n_short: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Yield sample points (N, 3) and the number (N,) of the triangle each belongs to."""
-    counts = n_long * n_short
-    total = int(counts.sum())
-    starts = np.cumsum(counts) - counts
-    for at in range(0, total, _CHUNK):
-        flat = np.arange(at, min(at + _CHUNK, total))
-        number = np.searchsorted(starts, flat, side="right") - 1
-        place = flat - starts[number]
-        along = (place // n_short[number]) / np.maximum(n_long[number] - 1, 1)
-        across = (place % n_short[number]) / np.maximum(n_short[number] - 1, 1)
-        a, b, c = corners[number, 0], corners[number, 1], corners[number, 2]
-        yield a + along[:, None] * ((b - a) + across[:, None] * (c - b)), number
+def _sampled(
+    triangles: NDArray[np.float32], start: NDArray[np.float64], shape: tuple[int, ...]
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """Yield voxels (N,), as indices into all of them, and the triangle (N,) that each holds a point of.
+
+    Points are three quarters of a voxel apart: along the longer sides from a corner to the one opposite, in rows that
+    are parallel to the shortest side.
+    """
+    first = 0
+    while first < len(triangles):
+        part = (triangles[first : first + _CHUNK // 8] - start.astype(np.float32)) / np.float32(CELL)
+        sides = np.linalg.norm(np.roll(part, -1, axis=1) - part, axis=2)
+        apex = (sides.argmin(axis=1) + 2) % 3
+        a, b, c = (part[np.arange(len(part)), (apex + k) % 3] for k in range(3))
+        steps = np.ceil(np.maximum(sides.max(axis=1), 1e-3) / 0.75).astype(np.int64)
+        across = np.linalg.norm(c - b, axis=1) / steps
+        # Rows 0 to `steps` of each triangle, and points 0 to `points` of each row.
+        number = np.repeat(np.arange(len(part)), steps + 1)
+        row = np.arange(len(number)) - np.repeat(np.cumsum(steps + 1) - steps - 1, steps + 1)
+        points = np.ceil(row * across[number] / 0.75).astype(np.int64)
+        share = (row / steps[number]).astype(np.float32)[:, None]
+        left = a[number] + share * (b - a)[number]
+        along = share * (c - b)[number] / np.maximum(points, 1).astype(np.float32)[:, None]
+        ends = np.cumsum(points + 1)
+        at = 0
+        while at < len(number):
+            # A row alone may be more than a chunk, but not by much: a scene has only so many voxels along it.
+            last = max(at + 1, int(np.searchsorted(ends, (ends[at - 1] if at else 0) + _CHUNK, side="right")))
+            counts = points[at:last] + 1
+            place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            where = np.repeat(along[at:last], counts, axis=0)
+            where *= place.astype(np.float32)[:, None]
+            where += np.repeat(left[at:last], counts, axis=0)
+            cell = where.astype(np.int32)
+            index = (cell[:, 1] * np.int32(shape[1]) + cell[:, 2]) * np.int32(shape[2]) + cell[:, 0]
+            yield index, first + np.repeat(number[at:last], counts)
+            at = last
+        first += len(part)
 
 
 def _surfaces(
@@ -193,14 +195,25 @@ def _border_distance(right: NDArray[np.int64], down: NDArray[np.int64], reach: i
         ways += [onward, back[:count]]
     steps = ((0, 1), (0, -1), (1, 0), (-1, 0))
     # The vector to the nearest cell that is no floor spreads from neighbour to neighbour.
-    vector = np.full((count + 1, 2), 1000, np.int32)
-    vector[count] = 0
+    vector = np.zeros((count + 1, 2), np.int32)
+    square = np.full(count + 1, 10**6)
+    for onward, step in zip(ways, steps, strict=True):
+        lacking = np.flatnonzero(onward == count)
+        vector[lacking], square[lacking] = step, 1
+    front = np.flatnonzero(square[:count] == 1)
+    opposite = (1, 0, 3, 2)
     for _ in range(reach):
-        for onward, step in zip(ways, steps, strict=True):
-            offered = vector[onward] + np.array(step, np.int32)
-            better = (offered**2).sum(axis=1) < (vector[:count] ** 2).sum(axis=1)
-            vector[:count][better] = offered[better]
-    return np.sqrt((vector[:count].astype(np.float64) ** 2).sum(axis=1))
+        reached = []
+        for way, step in enumerate(steps):
+            cell = ways[opposite[way]][front]
+            offered = vector[front] + np.array(step, np.int32)
+            far = (offered**2).sum(axis=1)
+            better = (cell < count) & (far < square[cell])
+            cell = cell[better]
+            vector[cell], square[cell] = offered[better], far[better]
+            reached.append(cell)
+        front = np.unique(np.concatenate(reached))
+    return np.sqrt(square[:count].astype(np.float64))
 
 
 def _large(keep: NDArray[np.bool_], right: NDArray[np.int64], down: NDArray[np.int64]) -> NDArray[np.bool_]:
