@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,16 @@ def test_json_lines_and_tables_say_the_same(building: Path, tmp_path: Path) -> N
     box, tour = first
     assert (box.episode_id, tour.episode_id, box.goals, tour.goals) == ("box", "2", ((2.2, 0.0, -2.5),), ())
     assert box.start_rotation == pytest.approx((0.0, math.sin(math.pi / 4), 0.0, math.cos(math.pi / 4)))
+
+
+def test_the_lists_of_the_reference_are_read_and_say_the_same(building: Path, tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "reference" / "navigation-tasks.md"
+    blocks = dict(re.findall(r"^```(json|csv)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+    markers = markers_of(building)
+    listed = read_walks(written(tmp_path, blocks["json"]), "building.glb", markers)
+    assert [len(walk.goals) for walk in listed] == [1, 0]
+    tabled = read_walks(written(tmp_path, blocks["csv"], "walks.csv"), "building.glb", markers)
+    assert [replace(walk, episode_id="") for walk in tabled] == [replace(walk, episode_id="") for walk in listed]
 
 
 def test_points_of_a_z_up_scan_are_its_own_and_a_path_makes_an_experts(tmp_path: Path) -> None:
