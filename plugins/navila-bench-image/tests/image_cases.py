@@ -98,7 +98,13 @@ def gqa(root: Path) -> None:
     pictures(root / "gqa" / "images", "n161313.jpg")
     rows = [("Is it overcast?", "no"), ("Who wears a cap?", "boy"), ("Which side?", "left"), ("Café or bar?", "café")]
     content = {
-        f"20{n}": {"imageId": "n161313", "question": q, "answer": a, "fullAnswer": f"It is {a}.", "isBalanced": True}
+        f"20{n}": {
+            "imageId": "n161313",
+            "question": q,
+            "answer": a,
+            "fullAnswer": f"It is {a}.",
+            "types": {"structural": "query", "semantic": "obj"},
+        }
         for n, (q, a) in enumerate([*rows, ("What is it?", "t-shirt")])
     }
     put(root / "gqa/testdev_balanced_questions.json", content)
@@ -303,7 +309,16 @@ def scienceqa(root: Path) -> None:
         ("What is shown?", ["a cell", "a leaf"], 0, "", "image.png"),
     ]
     problems = {
-        str(n): {"question": q, "choices": c, "answer": a, "hint": h, "image": i, "split": "test", "lecture": ""}
+        str(n): {
+            "question": q,
+            "choices": c,
+            "answer": a,
+            "hint": h,
+            "image": i,
+            "split": "test",
+            "subject": "natural science",
+            "grade": f"grade{n}",
+        }
         for n, (q, c, a, h, i) in enumerate(rows, 1)
     }
     put(root / "scienceqa/problems.json", problems)

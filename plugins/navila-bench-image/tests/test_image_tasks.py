@@ -196,6 +196,36 @@ def test_answers_are_scored_again_by_another_rule(tmp_path: Path) -> None:
     assert results.metrics["recall"] == pytest.approx(llava.scores["recall"])
 
 
+@pytest.mark.parametrize(
+    ("task", "title", "row", "expected"),
+    [
+        ("ocrbench", "Accuracy by kind", "Handwriting Recognition", {"samples": 1, "accuracy": "1.000"}),
+        ("seedbench", "Accuracy by kind", "Instances Counting", {"samples": 3, "accuracy": "0.333"}),
+        ("scienceqa", "Accuracy by grade", "grade2", {"samples": 1, "accuracy": "1.000"}),
+        ("gqa", "Accuracy by structural type", "query", {"samples": 5, "accuracy": "0.400"}),
+        (
+            "pope",
+            "By category",
+            "popular",
+            {"accuracy": "0.000", "precision": "0.000", "recall": "0.000", "f1": "0.000", "yes_ratio": "0.000"},
+        ),
+    ],
+)
+def test_reports_have_tables_of_published_parts(
+    task: str, title: str, row: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    case = next(case for case in CASES if case.task == task)
+    case.write(tmp_path)
+    benchmark = default_host().registry("benchmark").load(task)()
+    questions = benchmark.questions(default_host().registry("benchmark").spec(task).default_split, tmp_path)
+    said = [
+        {**question.record({}), "output": output, "error": ""}
+        for question, output in zip(questions, case.said, strict=True)
+    ]
+    scores = benchmark.score([{**record, "answer": benchmark.parse(record)} for record in said])
+    assert scores.tables[title][row] == expected
+
+
 def test_an_unknown_profile_or_format_of_boxes_is_refused(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.task == "refcoco")
     with pytest.raises(ConfigError, match="no profile 'lava': use lmms, navila"):

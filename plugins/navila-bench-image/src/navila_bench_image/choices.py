@@ -71,7 +71,13 @@ class SeedBench(ImageTask):
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
     metrics = ("accuracy", "accuracy_image", "accuracy_video")
+    parts = ("kind",)
     download = "download SEED-Bench v1 from https://huggingface.co/datasets/AILab-CVC/SEED-Bench"
+    kinds = (
+        *("Scene Understanding", "Instance Identity", "Instance Attributes", "Instance Location", "Instances Counting"),
+        *("Spatial Relation", "Instance Interaction", "Visual Reasoning", "Text Understanding", "Action Recognition"),
+        *("Action Prediction", "Procedure Understanding"),
+    )
     #: Folders of the frames of a kind of question.
     frames: ClassVar[Mapping[int, str]] = {
         10: "v1_video/task10/ssv2_8_frame",
@@ -91,10 +97,10 @@ class SeedBench(ImageTask):
         return [Row(where=where, values=item, images=data_root / "seedbench") for where, item in rows]
 
     def question(self, row: Row) -> Question:
-        name, medium = str(row.values["question_id"]), row.text("data_type")
+        name, medium, kind = str(row.values["question_id"]), row.text("data_type"), row.number("question_type_id")
         if medium == "image":
             images = [row.image(f"SEED-Bench-image/{row.text('data_id')}")]
-        elif medium == "video" and (kind := row.number("question_type_id")) in self.frames:
+        elif medium == "video" and kind in self.frames:
             images = [row.image(f"{self.frames[kind]}/{name}/{number}.png") for number in range(1, 9)]
         else:
             raise ValueError(f"data_type must be image, or video with a question type of 10 to 12, not {medium!r}")
@@ -105,7 +111,7 @@ class SeedBench(ImageTask):
             id=name,
             prompt=[*images, with_options(row.text("question"), options)],
             reference=row.values["answer"],
-            facts={"medium": medium},
+            facts={"medium": medium, "kind": self.kinds[kind - 1] if 1 <= kind <= len(self.kinds) else str(kind)},
         )
 
     def parse(self, record: Record) -> str | None:
@@ -123,6 +129,7 @@ class ScienceQA(ImageTask):
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
     metrics = ("accuracy", "accuracy_image")
+    parts = ("subject", "grade")
     download = (
         "download problems.json, pid_splits.json and the images as https://github.com/lupantech/ScienceQA describes"
     )
@@ -159,7 +166,7 @@ class ScienceQA(ImageTask):
                 with_options(context + row.text("question"), options),
             ],
             reference=letters(len(options))[row.number("answer")],
-            facts={"image": bool(image)},
+            facts={"image": bool(image), **{name: row.values.get(name, "") for name in self.parts}},
         )
 
     def mark(self, record: Record) -> float:

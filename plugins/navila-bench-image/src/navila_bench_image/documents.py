@@ -84,6 +84,7 @@ class OCRBench(ImageTask):
     """1,000 questions of ten kinds about text in images (Liu et al., 2023); points, and their share as accuracy."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 128}
+    parts = ("kind",)
     metrics = ("accuracy", "final", "recognition", "scene_text", "document", "key_information", "formula")
     download = "download OCRBench.json and OCRBench_Images from https://github.com/Yuliang-Liu/MultimodalOCR"
     #: What OCRBench calls the kinds of question that are no recognition.
@@ -134,4 +135,8 @@ class OCRBench(ImageTask):
         rows = [(record["facts"]["kind"], s["accuracy"]) for record, s in zip(records, samples, strict=True)]
         points = ocrbench_scores(rows)
         kinds = {name: points.get(kind, 0.0) for name, kind in self.kinds.items()}
-        return Scores(metrics={**{name: points[name] for name in self.metrics[:3]}, **kinds}, samples=samples)
+        return Scores(
+            metrics={**{name: points[name] for name in self.metrics[:3]}, **kinds},
+            samples=samples,
+            tables=self.tables(records, samples),
+        )

@@ -187,6 +187,7 @@ class GQA(ImageTask):
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
     download = "download the questions and images of GQA from https://cs.stanford.edu/people/dorarad/gqa/download.html"
+    parts = ("structural type", "semantic type")
     tiny_rows = (
         {"id": "201", "imageId": "n1", "question": "Is the wall grey?", "answer": "yes"},
         {"id": "202", "imageId": "n1", "question": "What is grey?", "answer": "wall"},
@@ -205,8 +206,12 @@ class GQA(ImageTask):
 
     def question(self, row: Row) -> Question:
         image = row.image(f"{row.text('imageId')}.jpg")
+        types = row.values.get("types") or {}
         return Question(
-            id=row.text("id"), prompt=[image, row.text("question") + SHORT_ANSWER], reference=row.text("answer")
+            id=row.text("id"),
+            prompt=[image, row.text("question") + SHORT_ANSWER],
+            reference=row.text("answer"),
+            facts={part: types.get(part.split()[0], "") for part in self.parts},
         )
 
     def mark(self, record: Record) -> float:

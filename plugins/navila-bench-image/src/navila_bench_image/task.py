@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from navila.errors import ConfigError, DataError
 from navila_eval.jsonl import dumps
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.scoring.text import mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,6 +68,8 @@ class ImageTask(QuestionBenchmark):
     """Where the files come from."""
     submission_file: ClassVar[str] = ""
     """Name of what a server takes for splits without a published truth."""
+    parts: ClassVar[Sequence[str]] = ()
+    """Facts of samples by which the report has tables."""
     tiny_rows: ClassVar[Sequence[Mapping[str, Any]]]
     """A few rows in the official form, about a grey wall."""
 
@@ -100,7 +103,7 @@ class ImageTask(QuestionBenchmark):
     def _asked(self, row: Row) -> Question:
         try:
             return self.question(row)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else error
             raise DataError(f"{row.where}, is malformed ({what}): {self.download}.") from None
 
@@ -113,7 +116,20 @@ class ImageTask(QuestionBenchmark):
         if is_blind(records):
             return Scores(metrics=dict.fromkeys(self.metrics), samples=[{} for _ in records])
         scores = super().score(records)
-        return replace(scores, metrics={name: scores.metrics.get(name) for name in self.metrics})
+        metrics = {name: scores.metrics.get(name) for name in self.metrics}
+        return replace(scores, metrics=metrics, tables=self.tables(records, scores.samples))
+
+    def tables(self, records: Sequence[Record], samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """The first metric over samples that have a fact in common, for each of `parts`."""
+        name = self.metrics[0]
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            marks: dict[str, list[float]] = {}
+            for record, sample in zip(records, samples, strict=True):
+                marks.setdefault(str(record["facts"][part]), []).append(sample[name])
+            rows = {key: {"samples": len(marks[key]), name: f"{mean(marks[key]):.3f}"} for key in sorted(marks)}
+            found[f"{name.capitalize()} by {part}"] = rows
+        return found
 
     def submission(self, records: Sequence[Record]) -> Mapping[str, str] | None:
         if not self.submission_file or not is_blind(records):

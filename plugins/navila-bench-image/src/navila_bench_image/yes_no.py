@@ -69,23 +69,35 @@ class POPE(ImageTask):
     def score(self, records: Sequence[Record]) -> Scores:
         pairs = [(record["answer"] or "", record["reference"]) for record in records]
         categories = [record["facts"]["category"] for record in records]
+        asked = [category for category in self.categories if category in categories]
+
+        def of_category(category: str, rows: Iterable[int]) -> dict[str, float]:
+            return pope_scores(pairs[row] for row in rows if categories[row] == category)
 
         def figures(rows: Iterable[int]) -> dict[str, float]:
             rows = list(rows)
             pooled = pope_scores(pairs[row] for row in rows)
-            f1 = {
-                f"f1_{category}": pope_scores(pairs[row] for row in rows if categories[row] == category)["f1"]
-                for category in self.categories
-                if category in categories
-            }
+            f1 = {f"f1_{category}": of_category(category, rows)["f1"] for category in asked}
             return {**pooled, **f1, "f1_mean": mean(list(f1.values()))}
 
-        found = figures(range(len(records)))
+        everything = range(len(records))
+        found = figures(everything)
+        shown = ("accuracy", "precision", "recall", "f1", "yes_ratio")
         intervals = bootstrap_statistics(len(records), figures, resamples=RESAMPLES)
         return Scores(
             metrics={name: found.get(name) for name in self.metrics},
             samples=[{"accuracy": float(reply == truth)} for reply, truth in pairs],
             intervals={name: interval for name, interval in intervals.items() if name in self.metrics[1:]},
+            tables={
+                "By category": {
+                    category: {
+                        name: f"{value:.3f}"
+                        for name, value in of_category(category, everything).items()
+                        if name in shown
+                    }
+                    for category in asked
+                }
+            },
         )
 
 
