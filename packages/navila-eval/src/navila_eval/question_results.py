@@ -31,7 +31,7 @@ def summarise(
         "format": 1,
         "task": run["task"],
         "split": run["split"],
-        "results": results_tree(run["task"], scores.metrics, paths_of(run["task"])),
+        "results": results_tree(run["task"], scores.metrics, {**paths_of(run["task"]), **scores.paths}),
         "confidence_95": {
             name: scores.intervals[name] if name in scores.intervals else bootstrap_ci(columns.get(name, ()))
             for name in scores.metrics

@@ -80,6 +80,8 @@ class Scores:
     """Figures of parts of the samples, as JSON: by title, rows by name, and in a row figures by column."""
     heat_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By title the keywords of `navila.pages.heat_map`."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Other places of metrics in `results.json`, where `MetricSpec.path` does not name them."""
 
 
 class QuestionBenchmark(Benchmark):
