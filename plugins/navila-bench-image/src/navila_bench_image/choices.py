@@ -42,9 +42,7 @@ class RealWorldQA(ImageTask):
     """Questions about places as they are seen from a car or a hand (xAI, 2024), with and without options."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    download = (
-        "run `huggingface-cli download xai-org/RealworldQA --repo-type dataset --local-dir DATA_ROOT/realworldqa`"
-    )
+    download = from_hub("xai-org/RealworldQA", "realworldqa")
     tiny_rows = (
         {"question": "Which is it?\nA. A wall\nB. A car\nAnswer.", "answer": "A", "image": "a.webp", "line": 1},
         {"question": "How many cars are there?", "answer": "0", "image": "b.webp", "line": 2},

@@ -80,22 +80,16 @@ class POPE(ImageTask):
             f1 = {f"f1_{category}": of_category(category, rows)["f1"] for category in asked}
             return {**pooled, **f1, "f1_mean": mean(list(f1.values()))}
 
-        everything = range(len(records))
-        found = figures(everything)
-        shown = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+        found = figures(range(len(records)))
         intervals = bootstrap_statistics(len(records), figures, resamples=RESAMPLES)
+        table = {category: of_category(category, range(len(records))) for category in asked}
         return Scores(
             metrics={name: found.get(name) for name in self.metrics},
             samples=[{"accuracy": float(reply == truth)} for reply, truth in pairs],
-            intervals={name: interval for name, interval in intervals.items() if name in self.metrics[1:]},
+            intervals={name: intervals[name] for name in self.metrics[1:] if name in intervals},
             tables={
                 "By category": {
-                    category: {
-                        name: f"{value:.3f}"
-                        for name, value in of_category(category, everything).items()
-                        if name in shown
-                    }
-                    for category in asked
+                    category: {name: f"{row[name]:.3f}" for name in self.metrics[:5]} for category, row in table.items()
                 }
             },
         )
@@ -121,13 +115,16 @@ class MME(ImageTask):
             folder = find(data_root, f"mme/{category}", self.download)
             divided = (folder / "questions_answers_YN").is_dir()
             texts, images = (folder / "questions_answers_YN", folder / "images") if divided else (folder, folder)
-            for file in sorted(texts.glob("*.txt")):
+            files = sorted(texts.glob("*.txt"))
+            if not files:
+                raise DataError(f"{texts} has no questions, *.txt: {self.download}.")
+            for file in files:
                 yield from self._rows(file, category, images)
 
     def _rows(self, file: Path, category: str, images: Path) -> Iterable[Row]:
         """The two lines of a file, each a question and its answer, with a tab between."""
         try:
-            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         except ValueError as error:
             raise DataError(f"{file} is no text ({error}): {self.download}.") from None
         if len(lines) != 2 or any(line.count("\t") != 1 for line in lines):
@@ -163,18 +160,23 @@ class MME(ImageTask):
         # The last image lacks its second question where --limit is odd.
         pairs = [pair for pair in images.values() if len(pair) == 2]
         found = mme_scores([answer for pair in pairs for answer in pair])
-        points = {name: found.get(name) for name in self.metrics if name != "accuracy"}
+        asked = {pair[0].category for pair in pairs}
+        sums = {"perception": asked.intersection(PERCEPTION), "cognition": asked.intersection(COGNITION)}
+        # A sum of nothing, where --limit is small, is no figure.
+        points = {name: found.get(name) if sums.get(name, True) else None for name in self.metrics[:-1]}
         left_out = len(answers) - 2 * len(pairs)
         return Scores(
             metrics={**points, "accuracy": mean([float(answer.correct) for answer in answers])},
             samples=[{"accuracy": float(answer.correct)} for answer in answers],
-            intervals=_mme_intervals(pairs) if pairs else {},
+            intervals={name: i for name, i in _mme_intervals(pairs).items() if points[name] is not None},
             counts={"questions_without_their_pair": left_out} if left_out else {},
         )
 
 
 def _mme_intervals(pairs: Sequence[Sequence[MmeAnswer]]) -> dict[str, tuple[float, float]]:
-    """95 % intervals of all points, by bootstrap over the images of each category."""
+    """95 % intervals of all points, by bootstrap over the images of each category; none without images."""
+    if not pairs:
+        return {}
     members: dict[str, list[int]] = {}
     for number, (first, _) in enumerate(pairs):
         members.setdefault(first.category, []).append(number)
