@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import numpy as np
-from navila.actions import KINDS
+from navila.actions import KINDS, parse
 from navila.errors import ConfigError
 from numpy.typing import NDArray
 
@@ -74,3 +75,30 @@ def labels_of(dataset: Dataset, progress: Progress = lambda done, total: None) -
     if not fingerprint:
         return read()
     return kept_array(cache_folder() / "labels" / f"{sha256(fingerprint.encode()).hexdigest()[:32]}.npy", read)
+
+
+def rebalanced(lines: Callable[[], Iterable[str]], balance: str, seed: int) -> Iterator[str]:
+    """Records of navigation as lines of JSON, those of rare actions several times in a row, as the release has them.
+
+    Args:
+        lines: gives the records anew at each call.
+        balance: as `parse_weights` takes it; empty for every record once.
+        seed: of the choice of records for weights that are no whole numbers.
+    """
+    if not balance:
+        yield from lines()
+        return
+    weights = parse_weights(balance)
+    if weights is None:
+        weights = weights_of(None, [_kind(line) for line in lines()])
+    for number, line in enumerate(lines()):
+        weight = weights.get(_kind(line), 1.0)
+        whole = math.floor(weight)
+        more = np.random.default_rng([seed, number]).random() < weight - whole
+        yield from [line] * (whole + int(more))
+
+
+def _kind(line: str) -> str:
+    """The action that a record is answered with; empty where it is none."""
+    action = parse(json.loads(line).get("a", ""))
+    return "" if action.status == "unparsed" else action.kind

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from navila.errors import ConfigError
 from navila.plugins import default_host
 from navila.simulation import Episode, ProceduralSimulator, Simulator
 
@@ -46,6 +47,11 @@ class RecordSettings(WalkSettings):
     """Views an episode (grounding)."""
     questions: int = 6
     """Questions a view (grounding)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rebalance and self.what == "grounding":
+            raise ConfigError("rebalance is for actions: leave it out with grounding.")
 
     @property
     def format(self) -> str:

@@ -20,6 +20,7 @@ from navila.files import write_atomically
 from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode, ProceduralSimulator, Simulator
 
+from navila_data.balance import parse_weights, rebalanced
 from navila_data.job_folder import JobFolder, write_annotations
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class WalkSettings(ABC):
         ("image_size", 16, 4096),
         ("hfov", 1, 179),
         ("perturb", 0, 1),
+        ("expert_share", 0, 1),
         ("max_steps", 1, 10**6),
     )
 
@@ -65,6 +67,10 @@ class WalkSettings(ABC):
     """Probability, a decision, of a random detour of 1 to 3 primitives; the labels stay the expert's."""
     policy: str = "expert"
     """`expert`, or a checkpoint that acts while the expert labels (DAgger)."""
+    expert_share: float = 0.0
+    """Probability, a decision, that the expert acts in the policy's place (DAgger's beta)."""
+    rebalance: str = ""
+    """How often records of each action are written, as in `stop=5,left=1.5`, or `auto`; empty for once each."""
     every_step: bool = True
     """A record at every primitive; otherwise only where a decision is due."""
     max_steps: int = 200
@@ -79,6 +85,10 @@ class WalkSettings(ABC):
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ConfigError(f"{field} is {value}: give {low} to {high}.")
+        if self.expert_share and self.policy == "expert":
+            raise ConfigError("expert_share is for a policy that acts: give one, or leave it out.")
+        if self.rebalance:
+            parse_weights(self.rebalance)
         if self.stop_distance is not None and not self.stop_distance > 0:
             raise ConfigError(f"stop_distance is {self.stop_distance}: give metres above 0.")
 
@@ -118,7 +128,7 @@ class WalkSettings(ABC):
 
     def facts(self) -> dict[str, Any]:
         """Everything that decides the bytes of the recording, as JSON's types."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return json.loads(json.dumps(plain_facts(self)))
 
     def embodiment(self) -> Embodiment:
         """The default body with the recording's camera."""
@@ -144,6 +154,15 @@ class Recorder(ABC):
 
 #: Saves an (H, W, 3) image under a name without suffix, and returns its path relative to the image folder.
 SaveImage = Callable[[str, "NDArray[np.uint8]"], str]
+
+
+def plain_facts(settings: WalkSettings) -> dict[str, Any]:
+    """The fields of settings, without those that change nothing and came later than recordings that are there."""
+    facts = dataclasses.asdict(settings)
+    for name in ("expert_share", "rebalance"):
+        if not facts[name]:
+            del facts[name]
+    return facts
 
 
 def procedural(sim: Simulator) -> ProceduralSimulator:
@@ -306,7 +325,8 @@ def _assemble(settings: WalkSettings, job: JobFolder, tasks: list[Task]) -> dict
                 else:
                     yield line
 
-    count = write_annotations(output, lines())
+    count = write_annotations(output, rebalanced(lines, settings.rebalance, settings.seed))
+    skipped = list({place["episode"]: place for place in skipped}.values())
     if not count:
         # Often for a wrong folder of scenes: what was left out then is tried again.
         shutil.rmtree(output / PARTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -19,7 +18,7 @@ from navila.errors import DataError, SceneError
 from navila.plugins import default_host
 from navila.simulation import Episode, Observation, Simulator
 
-from navila_data.recording import Recorder, Task, WalkSettings
+from navila_data.recording import Recorder, Task, WalkSettings, plain_facts
 from navila_data.walks import Expert, WalkRecorder
 
 ExpertName = Literal["shortest-path", "reference-path"]
@@ -83,7 +82,7 @@ class ConvertSettings(WalkSettings):
 
     def facts(self) -> dict[str, Any]:
         """The settings, with the content of the episode file in place of where it and the scenes lie."""
-        facts = dataclasses.asdict(self) | {
+        facts = plain_facts(self) | {
             "episodes_file": self.episodes_file.name,
             "sha256": hashlib.sha256(self.episodes_file.read_bytes()).hexdigest(),
         }

@@ -91,7 +91,10 @@ class WalkRecorder(Recorder):
     def decide(self, run: Sequence[int], rgb: NDArray[np.uint8], generator: np.random.Generator) -> list[int]:
         """The next primitives: the policy's, or the expert's but for random detours."""
         if self.navigator is not None:
-            return list(self.navigator.act(rgb).primitives)
+            # It sees the frame whoever acts on it.
+            action = self.navigator.act(rgb)
+            share = self.settings.expert_share
+            return list(run) if share and generator.random() < share else list(action.primitives)
         return detour(run[0], generator) if generator.random() < self.settings.perturb else list(run)
 
 

@@ -16,6 +16,8 @@ _OF_EPISODES = (
     "expert",
     "policy",
     "perturb",
+    "expert_share",
+    "rebalance",
     "language",
     "limit",
     "seed",
@@ -58,6 +60,10 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
 )
 @click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (vln-ce).")
 @click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour (vln-ce).")
+@click.option("--expert-share", default=0.0, help="Chance, a decision, that the expert acts for the policy (vln-ce).")
+@click.option(
+    "--rebalance", default="", metavar="WEIGHTS", help="Records of rare actions several times: stop=5, or auto (vln-ce)."
+)
 @click.option("--language", default="", help="Only instructions of this language, e.g. en of RxR (vln-ce).")
 @click.option("--limit", default=0, show_default=True, help="Only the first episodes of the file; 0 for all (vln-ce).")
 @click.option("--seed", default=0, show_default=True, help="Decides detours (vln-ce).")

@@ -6,6 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from navila.errors import ConfigError
+
+#: Options that belong to one source of episodes.
+_OF_RUNS = ("scene_root", "walks", "mistakes", "recover", "skip_misfits")
+_OF_EPISODES = (
+    "what",
+    "episodes",
+    "episodes_per_house",
+    "levels",
+    "image_size",
+    "hfov",
+    "perturb",
+    "policy",
+    "expert_share",
+    "views",
+    "questions",
+)
 
 
 @click.command()
@@ -25,6 +43,33 @@ import click
 @click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True)
 @click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour; labels are unmoved.")
 @click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (DAgger).")
+@click.option(
+    "--expert-share", default=0.0, show_default=True, help="Chance, a decision, that the expert acts for the policy."
+)
+@click.option(
+    "--rebalance",
+    default="",
+    metavar="WEIGHTS",
+    help="Write records of rare actions several times: stop=5,left=1.5, or auto. [default: once each]",
+)
+@click.option(
+    "--from-run",
+    "run",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of a run of `navila eval`: its walks, labelled by the expert, in place of episodes made here.",
+)
+@click.option(
+    "--scene-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder that the run's scenes are relative to. [default: the working directory]",
+)
+@click.option("--walks", type=click.Choice(["all", "failed"]), default="all", show_default=True, help="Of the run.")
+@click.option("--mistakes", is_flag=True, help="Of the run's walks, only steps where the expert does otherwise.")
+@click.option(
+    "--recover/--no-recover", default=True, show_default=True, help="The expert goes on where a walk of the run failed."
+)
+@click.option("--skip-misfits", is_flag=True, help="Leave out, and tell, walks that lead elsewhere in --sim.")
 @click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")
 @click.option("--max-steps", default=200, show_default=True, help="Primitives after which an episode is cut off.")
 @click.option("--stop-distance", type=float, help="The expert's goal radius in metres. [default: the success distance]")
@@ -37,19 +82,29 @@ import click
     show_default=True,
     help="Processes; the result does not depend on them.",
 )
-def record(output: Path, workers: int, **settings: Any) -> None:
+@click.pass_context
+def record(context: click.Context, output: Path, workers: int, run: Path | None, **settings: Any) -> None:
     """Record training data in a simulator.
 
     `navigation` writes the steps of walks in NaVILA-Dataset's format (train with `--data_mixture vln:OUTPUT`); `tours`
     does so for walks whose every point is labelled for every landmark of the room; `grounding` writes questions about
-    views in LLaVA's (`--data_mixture llava:OUTPUT`). An interrupted recording goes on when the same
-    command is run again.
+    views in LLaVA's (`--data_mixture llava:OUTPUT`). With --from-run, the walks of a model that was evaluated become
+    such steps: what it saw, labelled with what the expert would have done there (DAgger), and the way back. An
+    interrupted recording goes on when the same command is run again.
     """
     from navila_data.commands.progress import progress_bar
     from navila_data.procedural import RecordSettings
     from navila_data.recording import record as record_episodes
+    from navila_data.replays import ReplaySettings
 
-    chosen = RecordSettings(**settings)
+    other = _OF_EPISODES if run is not None else _OF_RUNS
+    given = [n for n in other if context.get_parameter_source(n) is not ParameterSource.DEFAULT]
+    if given:
+        when = "with" if run is not None else "without"
+        option = next(parameter.opts[0] for parameter in context.command.params if parameter.name == given[0])
+        raise ConfigError(f"{option} has no meaning {when} --from-run: leave it out.")
+    settings = {name: value for name, value in settings.items() if name not in other}
+    chosen = RecordSettings(**settings) if run is None else ReplaySettings(run=run, **settings)
     with progress_bar("episodes", "finished houses") as progress:
         manifest = record_episodes(chosen, output, workers=workers, progress=progress)
     click.echo(f"{manifest['records']} records of {manifest['episodes']} episodes in {output}")
