@@ -61,7 +61,7 @@ class VQAv2(ImageTask):
     def question(self, row: Row) -> Question:
         image = row.image(f"COCO_{row.values.get('coco')}_{row.number('image_id'):012}.jpg")
         # The server of test-dev wants an answer to each question of test2015: each sample carries a share of the rest.
-        unasked = row.values.get("unasked")
+        unasked = [int(key) for key in row.values.get("unasked", ())]
         return Question(
             id=str(row.number("question_id")),
             prompt=[image, row.text("question") + SHORT_ANSWER],
@@ -79,7 +79,7 @@ class VQAv2(ImageTask):
     def submitted(self, record: Record) -> Iterable[Mapping[str, Any]]:
         yield {"question_id": int(record["id"]), "answer": normalise(record["answer"] or "")}
         for key in record["facts"].get("unasked", ()):
-            yield {"question_id": int(key), "answer": ""}
+            yield {"question_id": key, "answer": ""}
 
 
 class TextVQA(ImageTask):
