@@ -62,7 +62,7 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
 @click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour (vln-ce).")
 @click.option("--expert-share", default=0.0, help="Chance, a decision, that the expert acts for the policy (vln-ce).")
 @click.option(
-    "--rebalance", default="", metavar="WEIGHTS", help="Records of rare actions several times: stop=5, or auto (vln-ce)."
+    "--rebalance", default="", metavar="WEIGHTS", help="Repeat records of rare actions: stop=5, or auto (vln-ce)."
 )
 @click.option("--language", default="", help="Only instructions of this language, e.g. en of RxR (vln-ce).")
 @click.option("--limit", default=0, show_default=True, help="Only the first episodes of the file; 0 for all (vln-ce).")
