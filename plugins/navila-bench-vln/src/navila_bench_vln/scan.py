@@ -39,7 +39,8 @@ class Scan(SceneBenchmark):
         self._scene = Path(scene) if scene is not None else None
         self._instructions = Path(instructions) if instructions is not None else None
         self._up: Any = up
-        own = {"up": "z"} if up == "z" else {}
+        # The points of the list are in these axes: the mesh simulator must not find others by itself.
+        own = {"up": up} if up == "z" or simulator == "mesh" else {}
         super().__init__(
             simulator=simulator,
             embodiment=embodiment,
