@@ -1,4 +1,4 @@
-"""Two runs of one task, sample by sample."""
+"""Two runs of one task, or of many, sample by sample."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ from typing import Any
 
 from navila.errors import ConfigError, DataError
 
-from navila_eval.jsonl import read_jsonl
-from navila_eval.run_folder import RECORDS, RESULTS, RUN, RunFolder
+from navila_eval.jsonl import dumps, read_jsonl
+from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 from navila_eval.statistics import paired_difference
 
 #: Files of records, with the fields that name one and hold its figures.
-_KINDS = (("samples.jsonl", "id", "score"), (RECORDS, "episode_id", "metrics"))
+_KINDS = ((SAMPLES, "id", "score"), (RECORDS, "episode_id", "metrics"))
+#: What of a run says whose it is, and not how it was asked.
+_WHOSE = (
+    "model",
+    "model_sha256",
+    "model_base",
+    "model_base_sha256",
+    "agent",
+    "api_base",
+    "samples",
+    "questions_sha256",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +38,8 @@ class Difference:
     second: float
     difference: float
     """Of the second to the first."""
-    interval: tuple[float, float]
-    """95 %, by the paired bootstrap."""
+    interval: tuple[float, float] | None
+    """95 %, by the paired bootstrap; None for a figure that is no mean over samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,8 @@ class Comparison:
     """Of each sample that differs, the figures that do, in both runs."""
     alone: tuple[int, int]
     """Samples that only the first, or only the second, has."""
+    settings: tuple[str, ...] = ()
+    """What the two were run with differently, the model aside: names in `run.json`."""
 
 
 def compare(first: Path, second: Path) -> Comparison:
@@ -49,36 +62,29 @@ def compare(first: Path, second: Path) -> Comparison:
     Raises:
         ConfigError: a folder holds no complete run, or they are of different tasks or questions.
     """
-    tasks = [_task(folder) for folder in (first, second)]
+    runs = [_run(folder) for folder in (first, second)]
+    tasks = [f"{run['task']} {run['split']}" for run in runs]
     if tasks[0] != tasks[1]:
         raise ConfigError(f"{first} is of the task {tasks[0]} and {second} of {tasks[1]}: compare runs of one task.")
-    one, two = _figures(first), _figures(second)
-    common = [name for name in one if name in two]
+    (first_records, figures), (second_records, _) = _records(first), _records(second)
+    common = [name for name in first_records if name in second_records]
     if not common:
         raise ConfigError(f"{first} and {second} have no sample in common: compare runs of the same split and seed.")
-    names = dict.fromkeys(metric for name in common for metric in one[name])
-    differences = []
-    for metric in names:
-        pairs = [
-            (a, b)
-            for name in common
-            if (a := one[name].get(metric)) is not None and (b := two[name].get(metric)) is not None
-        ]
-        if not pairs:
-            continue
-        firsts, seconds = [a for a, _ in pairs], [b for _, b in pairs]
-        difference, interval = paired_difference(seconds, firsts)
-        mean = sum(firsts) / len(firsts), sum(seconds) / len(seconds)
-        differences.append(
-            Difference(
-                metric=metric,
-                count=len(pairs),
-                first=mean[0],
-                second=mean[1],
-                difference=difference,
-                interval=interval,
+    for name in common:
+        if first_records[name].get("reference") != second_records[name].get("reference"):
+            raise ConfigError(
+                f"The truth of sample {name} is another in {first} than in {second}: compare runs over the same data."
             )
-        )
+    one, two = ({n: records[n].get(figures) or {} for n in records} for records in (first_records, second_records))
+    names = dict.fromkeys(metric for name in common for metric in one[name])
+    found = [
+        _difference(metric, [(one[name].get(metric), two[name].get(metric)) for name in common]) for metric in names
+    ]
+    differences = [difference for difference in found if difference is not None]
+    alone = (len(one) - len(common), len(two) - len(common))
+    if alone == (0, 0):
+        means = {difference.metric for difference in differences}
+        differences += _of_the_whole(first, second, len(common), means)
     changed = {
         name: {
             metric: (a, b)
@@ -87,25 +93,76 @@ def compare(first: Path, second: Path) -> Comparison:
         }
         for name in common
     }
+    settings = [name for name in dict.fromkeys((*runs[0], *runs[1])) if name not in _WHOSE]
     return Comparison(
         task=tasks[0],
         differences=tuple(differences),
         samples={name: figures for name, figures in changed.items() if figures},
-        alone=(len(one) - len(common), len(two) - len(common)),
+        alone=alone,
+        settings=tuple(name for name in settings if dumps([runs[0].get(name)]) != dumps([runs[1].get(name)])),
     )
 
 
-def _task(folder: Path) -> str:
+def compare_all(first: Path, second: Path) -> tuple[dict[str, Comparison], tuple[list[str], list[str]]]:
+    """Compare the runs below two folders that lie at the same place in each: by place, and those that are alone.
+
+    Raises:
+        ConfigError: there is none in both, or two cannot be compared.
+    """
+    one, two = (
+        {path.parent.relative_to(folder).as_posix() for path in folder.rglob(RESULTS) if (path.parent / RUN).is_file()}
+        for folder in (first, second)
+    )
+    if not one & two:
+        raise ConfigError(
+            f"{first} and {second} have no complete run of one name in common: name folders OUTPUT/MODEL or "
+            "OUTPUT/MODEL/TASK."
+        )
+    found = {place: compare(first / place, second / place) for place in sorted(one & two)}
+    return found, (sorted(one - two), sorted(two - one))
+
+
+def _difference(metric: str, pairs: list[tuple[float | None, float | None]]) -> Difference | None:
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return None
+    firsts, seconds = [a for a, _ in both], [b for _, b in both]
+    difference, interval = paired_difference(seconds, firsts)
+    return Difference(
+        metric=metric,
+        count=len(both),
+        first=sum(firsts) / len(both),
+        second=sum(seconds) / len(both),
+        difference=difference,
+        interval=interval,
+    )
+
+
+def _of_the_whole(first: Path, second: Path, count: int, means: set[str]) -> list[Difference]:
+    """Headline figures that are no means of what samples have, such as BLEU and F1."""
+    one, two = (_headlines(folder) for folder in (first, second))
+    return [
+        Difference(metric=name, count=count, first=a, second=b, difference=b - a, interval=None)
+        for name, a in one.items()
+        if name not in means and a is not None and (b := two.get(name)) is not None
+    ]
+
+
+def _headlines(folder: Path) -> Mapping[str, float | None]:
+    content = RunFolder(folder).results() or {}
+    figures = content["results"][content["task"]]
+    return {name: figures[name] for name in content["confidence_95"]}
+
+
+def _run(folder: Path) -> Mapping[str, Any]:
     if not (folder / RUN).is_file() or not (folder / RESULTS).is_file():
         raise ConfigError(f"{folder} holds no complete run (no {RUN} and {RESULTS}): name a folder OUTPUT/MODEL/TASK.")
-    run = RunFolder(folder).run()
-    return f"{run['task']} {run['split']}"
+    return RunFolder(folder).run()
 
 
-def _figures(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Figures of every sample or episode, by its id."""
+def _records(folder: Path) -> tuple[dict[str, Mapping[str, Any]], str]:
+    """Records of samples or episodes by id, and the field of their figures."""
     for name, key, figures in _KINDS:
         if (folder / name).is_file():
-            records, _ = read_jsonl(folder / name)
-            return {record[key]: record.get(figures) or {} for record in records}
+            return {record[key]: record for record in read_jsonl(folder / name)[0]}, figures
     raise DataError(f"{folder} has no records of samples or episodes: name a folder OUTPUT/MODEL/TASK.")

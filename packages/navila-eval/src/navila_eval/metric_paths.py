@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from navila.plugins import default_host
+from navila.specs import MetricSpec
 
 
 def paths_of(task: str) -> dict[str, str]:
     """Of a task's metrics that say so, where `results.json` has them beside `results/TASK/NAME`."""
+    return {metric.name: metric.path for metric in _metrics(task) if metric.path}
+
+
+def scale_of(task: str, metric: str) -> float | None:
+    """The greatest value a metric can have, whose least is 0; None where it has none, or the task is not installed."""
+    found = [re.fullmatch(r"0-(\d+(?:\.\d+)?)", one.scale) for one in _metrics(task) if one.name == metric]
+    return float(found[0][1]) if found and found[0] else None
+
+
+def _metrics(task: str) -> tuple[MetricSpec, ...]:
     specs = [spec for spec in default_host().registry("benchmark").specs() if spec.name == task]
-    return {metric.name: metric.path for metric in specs[0].metrics if metric.path} if specs else {}
+    return specs[0].metrics if specs else ()
 
 
 def results_tree(task: str, metrics: Mapping[str, float | None], paths: Mapping[str, str]) -> dict[str, Any]:

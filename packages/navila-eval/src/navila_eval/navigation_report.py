@@ -73,18 +73,32 @@ class _Frame:
 
 def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -> None:
     """Write the page; everything it shows is in it."""
+    runs = [folder for section in sections for folder in section.runs.values()]
+    manifest = _manifest((RunFolder(runs[0]).results() or {})["manifest"]) if runs else ""
+    whole = page(title, report_body(sections), style=report_style(), script=report_script(), footer=manifest)
+    write_atomically(path, whole)
+
+
+def report_body(sections: Sequence[ReportSection]) -> str:
+    """What a page shows of walks; it takes `report_style` and `report_script`."""
     loaded = [(section, [_load(agent, folder) for agent, folder in section.runs.items()]) for section in sections]
     frames_each = _frames_that_fit([run for _, runs in loaded for run in runs])
     body = "\n".join(_section(number, section, runs, frames_each) for number, (section, runs) in enumerate(loaded))
-    first = next((run for _, runs in loaded for run in runs), None)
-    shown = string.Template(_template("report.html")).substitute(
+    return string.Template(_template("report.html")).substitute(
         filters=_filters([section for section, _ in loaded]),
         floors="".join(map(define_floor, _floors([runs for _, runs in loaded]))),
         body=body,
     )
-    manifest = _manifest(first.results["manifest"]) if first else ""
-    whole = page(title, shown, style=_template("report.css"), script=_template("report.js"), footer=manifest)
-    write_atomically(path, whole)
+
+
+def report_style() -> str:
+    """CSS of `report_body`."""
+    return _template("report.css")
+
+
+def report_script() -> str:
+    """JavaScript of `report_body`, which stands behind it."""
+    return _template("report.js")
 
 
 def _load(agent: str, path: Path) -> _Run:

@@ -45,26 +45,48 @@ def rescore(
 @click.command()
 @click.argument("first", type=_FOLDER)
 @click.argument("second", type=_FOLDER)
-@click.option("--samples", type=click.IntRange(min=0), default=10, show_default=True, help="Differing samples to show.")
+@click.option(
+    "--samples", type=click.IntRange(min=0), help="Differing samples to show.  [default: 10 of two runs, 0 of many]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def compare(first: Path, second: Path, samples: int, as_json: bool) -> None:
-    """Compare two runs of one task sample by sample: SECOND minus FIRST, with paired bootstrap intervals."""
+def compare(first: Path, second: Path, samples: int | None, as_json: bool) -> None:
+    """Compare two runs, or those of one name in two folders: SECOND minus FIRST, with paired bootstrap intervals."""
     from navila_eval.comparison import compare as compare_runs
+    from navila_eval.comparison import compare_all
+    from navila_eval.run_folder import RUN
+    from navila_eval.sensitivity import sensitivity
 
-    found = compare_runs(first, second)
+    many = not any((folder / RUN).is_file() for folder in (first, second))
+    found, alone = compare_all(first, second) if many else ({"": compare_runs(first, second)}, ([], []))
+    told = None if many else sensitivity(first, second)
     if as_json:
         import dataclasses
 
         from navila_eval.jsonl import dumps
 
-        click.echo(dumps(dataclasses.asdict(found), indent=2))
+        plain = {place: dataclasses.asdict(comparison) for place, comparison in found.items()}
+        if told is not None:
+            plain[""]["sensitivity"] = dataclasses.asdict(told)
+        click.echo(
+            dumps({"runs": plain, "only_first": alone[0], "only_second": alone[1]} if many else plain[""], indent=2)
+        )
         return
     from rich.console import Console
 
-    from navila_eval.tables import difference_tables
+    from navila_eval.tables import difference_table, samples_table
 
-    for table in difference_tables(found, samples):
-        Console().print(table)
+    console = Console()
+    for place, comparison in found.items():
+        console.print(difference_table(place or comparison.task, comparison))
+        if comparison.samples and (shown := samples if samples is not None else 0 if many else 10):
+            console.print(samples_table(comparison, shown))
+    if told is not None:
+        from navila_eval.sensitivity import sensitivity_table
+
+        console.print(sensitivity_table(told))
+    for folder, places in zip((first, second), alone, strict=True):
+        if places:
+            console.print(f"Only in {folder}: {', '.join(places)}", markup=False)
 
 
 @click.command()
@@ -103,8 +125,7 @@ def metrics(folder: Path, paths: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=_FOLDER)
 def report(folder: Path) -> None:
-    """Write the report.html of every complete run below FOLDER anew."""
+    """Write one page about all complete runs below FOLDER, FOLDER/report.html, that opens from disk."""
     from navila_eval.runner import report_runs
 
-    for path in report_runs(folder):
-        click.echo(str(path))
+    click.echo(str(report_runs(folder)))

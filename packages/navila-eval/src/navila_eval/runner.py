@@ -228,13 +228,9 @@ def figures_of(folder: Path) -> dict[str, dict[str, float | None]]:
     Raises:
         NavilaError: there is no complete run.
     """
-    runs = [path for path in _runs_below(folder) if (path / RESULTS).is_file()]
-    if not runs:
-        raise ConfigError(f"No run in {folder} or below is complete: finish one with `navila eval` first.")
-    named = [path.resolve() for path in runs]
     return {
         f"{path.parent.name}/{path.name}": dict(numbers(read_json(path / RESULTS).get("results", {}), "results"))
-        for path in named
+        for path in (run.resolve() for run in _complete_runs(folder))
     }
 
 
@@ -242,24 +238,24 @@ def rescore_runs(
     folder: Path,
     judge: Judge | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
-    With a `success_distance` in metres, runs of navigation are scored by it, beside what they came to.
-
     success_distance: float | None = None,
 ) -> list[tuple[str, Results | Exception]]:
     """Score all runs in a folder and below once more, without models; `options` replace those of the tasks.
 
+    With a `success_distance` in metres, runs of navigation are scored by it, beside what they came to.
+
     Raises:
         NavilaError: there is no run, or the only one cannot be scored.
     """
+    runs = _runs_below(folder)
+    outcomes: list[tuple[str, Results | Exception]] = []
+    for path in runs:
+        try:
             if success_distance is not None:
                 from navila_eval.navigation_results import rescore_at
 
                 outcomes.append((f"{path.name} within {success_distance:g} m", rescore_at(path, success_distance)))
                 continue
-    runs = _runs_below(folder)
-    outcomes: list[tuple[str, Results | Exception]] = []
-    for path in runs:
-        try:
             run = RunFolder(path).run()
             keywords = {**(run.get("options") or {}), **options}
             benchmark = make_benchmark(run["task"], keywords)
@@ -276,31 +272,24 @@ def rescore_runs(
     return outcomes
 
 
-def report_runs(folder: Path) -> list[Path]:
-    """Write the page of every complete run in a folder and below.
+def report_runs(folder: Path) -> Path:
+    """Write one page about all complete runs in a folder and below into it.
 
     Raises:
         ConfigError: there is no complete run.
     """
-    from navila_eval.navigation_report import ReportSection, write_report
-    from navila_eval.question_report import write_question_report
+    from navila_eval.report import write_overall_report
 
-    pages: list[Path] = []
-    for path in _runs_below(folder):
-        if not (path / RESULTS).is_file():
-            continue
-        content = read_json(path / RESULTS)
-        name = RunFolder(path).agent().get("name", path.parent.name)
-        title = f"{name} on {content['task']} {content['split']}"
-        if "samples" in content:
-            pages.append(write_question_report(path, content, title=title))
-        else:
-            section = ReportSection(title=f"{content['task']} {content['split']}", runs={name: path})
-            write_report(path / "report.html", [section], title=title)
-            pages.append(path / "report.html")
-    if not pages:
+    path = folder / "report.html"
+    write_overall_report(path, _complete_runs(folder))
+    return path
+
+
+def _complete_runs(folder: Path) -> list[Path]:
+    runs = [path for path in _runs_below(folder) if (path / RESULTS).is_file()]
+    if not runs:
         raise ConfigError(f"No run in {folder} or below is complete: finish one with `navila eval` first.")
-    return pages
+    return runs
 
 
 def _runs_below(folder: Path) -> list[Path]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Exit code when a task failed or some of its samples did.
 EXIT_FAILED = 1
+#: Failed samples or episodes that are told one by one.
+NAMED = 3
 
 
 def leave(outcomes: list[tuple[str, Results | Exception]]) -> None:
@@ -41,6 +43,12 @@ def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None
             console.print(f"{task}: failed: {outcome}", markup=False)
         else:
             console.print(results_table(task, outcome))
+            broken = [*outcome.content.get("failed_samples", ()), *outcome.content.get("failed_episodes", ())]
+            for one in broken[:NAMED]:
+                name = one.get("id", one.get("episode_id"))
+                console.print(f"{name} failed: {one.get('error')}", markup=False, highlight=False, soft_wrap=True)
+            if len(broken) > NAMED:
+                console.print(f"… and {outcome.failed - NAMED} more: see {outcome.path / 'results.json'}", markup=False)
             for name in ("results.json", "report.html", *outcome.content.get("submission", ())):
                 if (outcome.path / name).exists():
                     console.print(f"{outcome.path / name}", markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from navila_eval.benchmark import Results
@@ -44,22 +45,32 @@ def comparison_table(
     return table
 
 
-def difference_tables(found: Comparison, samples: int) -> list[Table]:
-    """Two runs: each metric's difference with its interval, and the samples that differ most in the first that does."""
+def difference_table(title: str, found: Comparison) -> Table:
+    """Two runs: each metric's difference with its interval; a star says that 0 is not within it."""
     first, second = found.alone
-    note = f"; {first} samples only in the first, {second} only in the second" if first or second else ""
-    table = Table("metric", "n", "first", "second", "difference", "95 % interval", title=f"{found.task}{note}")
+    notes = [f"{first} samples only in the first, {second} only in the second"] if first or second else []
+    notes += [f"run with different {', '.join(found.settings)}"] if found.settings else []
+    table = Table(
+        *("metric", "n", "first", "second", "difference", "95 % interval"),
+        title=escape("; ".join([title, *notes])),
+        title_justify="left",
+    )
     for one in found.differences:
-        sure = "" if one.interval[0] <= 0 <= one.interval[1] else " *"
+        sure = " *" if one.interval and not one.interval[0] <= 0 <= one.interval[1] else ""
         cells = (str(one.count), _number(one.first), _number(one.second), f"{one.difference:+.3f}{sure}")
         table.add_row(one.metric, *cells, _interval(one.interval))
-    if not samples or not found.samples:
-        return [table]
-    widest = sorted(found.samples.items(), key=lambda item: -max(abs(b - a) for a, b in item[1].values()))[:samples]
-    shown = Table("sample", "figures", title=f"{len(found.samples)} samples differ")
+    return table
+
+
+def samples_table(found: Comparison, count: int) -> Table:
+    """The samples of two runs that differ most."""
+    widest = sorted(found.samples.items(), key=lambda item: -max(abs(b - a) for a, b in item[1].values()))[:count]
+    table = Table("sample", "figures", title=f"Samples that differ: {len(found.samples)}", title_justify="left")
     for name, figures in widest:
-        shown.add_row(name, ", ".join(f"{metric} {_number(a)} -> {_number(b)}" for metric, (a, b) in figures.items()))
-    return [table, shown]
+        table.add_row(
+            escape(name), ", ".join(f"{metric} {_number(a)} -> {_number(b)}" for metric, (a, b) in figures.items())
+        )
+    return table
 
 
 def _number(value: float | None) -> str:
