@@ -131,6 +131,23 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         names=("mathvista-testmini", "mathvista-test", "mathvista", "mmmu-validation", "mmmu-dev", "mmmu-test", "mmmu"),
     ),
     CatalogueEntry(dist="navila-bench-niah", kind="benchmark", names=("niah", "vision-niah", "v-niah")),
+    CatalogueEntry(
+        dist="navila-bench-lmms",
+        kind="benchmark",
+        names=(
+            *("lmms-ai2d", "lmms-chartqa", "lmms-docvqa_test", "lmms-docvqa_val", "lmms-gqa"),
+            *("lmms-llava_in_the_wild", "lmms-llava-in-the-wild", "lmms-mmbench", "lmms-mme", "lmms-mmmu_test"),
+            *("lmms-mmmu_val", "lmms-mmvet", "lmms-ocrbench", "lmms-pope", "lmms-realworldqa"),
+            *(
+                "lmms-scienceqa_full",
+                "lmms-seedbench",
+                "lmms-vizwiz_vqa_test",
+                "lmms-vizwiz_vqa_val",
+                "lmms-vqav2_test",
+            ),
+            "lmms-vqav2_val",
+        ),
+    ),
     CatalogueEntry(dist="navila-bench-scanqa", kind="benchmark", names=("scanqa",)),
     CatalogueEntry(
         dist="navila-bench-video",

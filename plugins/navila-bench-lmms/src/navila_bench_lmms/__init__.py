@@ -1,0 +1,1 @@
+"""Tasks of lmms-eval for navila, and navila's models for lmms-eval."""
