@@ -47,6 +47,9 @@ COMMANDS = {
     "model info --help": 220,
     "model verify --help": 220,
     "demo --help": 220,
+    "navigate --help": 220,
+    "serve --help": 220,
+    "sim-remote check --help": 220,
     "run --help": 220,
     "run -J x --dry-run true": 220,
 }
