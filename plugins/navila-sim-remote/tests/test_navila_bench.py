@@ -141,8 +141,8 @@ def test_several_simulators_get_the_answers_of_the_navigator(model: Any, server:
 def test_what_cannot_be_answered_is_one_sentence_and_a_closed_connection(
     server: ModelServer, request_: Any, sentence: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # What was sent and not read makes the close a reset.
-    with suppress(ConnectionResetError):
+    # What was sent and not read makes the close a reset, even before all is sent.
+    with suppress(OSError):
         assert ask(server.address, request_) is None
     told = capfd.readouterr().err
     assert sentence in told

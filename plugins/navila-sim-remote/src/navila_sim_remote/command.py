@@ -7,9 +7,6 @@ from typing import Any, Literal
 
 import click
 from navila.cli.loading import loading_options
-from navila.files import write_atomically
-from navila.options import construct, parse_options
-from navila.plugins import default_host
 
 _HOST = click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for every machine."
@@ -33,9 +30,9 @@ def sim_remote() -> None:
 @click.argument("path", type=click.Path(path_type=Path), default=Path("navila_sim_server.py"))
 def server_file(path: Path) -> None:
     """Write the server, one file for any Python from 3.8 on with msgpack, to PATH; - prints it."""
-    from importlib.resources import files
+    from navila.files import write_atomically
 
-    text = (files("navila_sim_remote") / "server.py").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("server.py").read_text(encoding="utf-8")
     if str(path) == "-":
         click.echo(text, nl=False)
         return
@@ -74,6 +71,9 @@ def serve_simulator(name: str, options: tuple[str, ...], host: str, port: int, m
 
     Clients get the embodiment they ask for, and share the scenes that are loaded.
     """
+    from navila.options import construct, parse_options
+    from navila.plugins import default_host
+
     from navila_sim_remote.serving import BackgroundServer
     from navila_sim_remote.stopping import listening, until_stopped
 
