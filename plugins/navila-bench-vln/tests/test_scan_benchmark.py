@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from navila.episodes import write_episodes
-from navila.errors import ConfigError, DataError
+from navila.errors import ConfigError, DataError, NavilaError
 from navila.plugins import default_host
 from navila.r2r import densified
 from navila_bench_vln.markers import markers_of
 from navila_bench_vln.walks_file import read_walks
 from navila_eval.benchmark import Request, Results
+from PIL import Image
 
 trimesh = pytest.importorskip("trimesh", reason="needs the plugin navila-sim-mesh")
 pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
@@ -79,6 +80,10 @@ def walked(made: Any, folder: Path, agent: str, task: str = "scan", split: str =
     )
 
 
+def nowhere() -> Any:
+    pytest.fail("every walk has a start")
+
+
 def written(folder: Path, content: Any, name: str = "walks.json") -> Path:
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return folder / name
@@ -100,7 +105,7 @@ def test_episodes_of_vln_ce_are_walked_in_the_scenes_beside_them(building: Path,
     scene = tmp_path / "scene_datasets" / "mp3d" / "b" / "b.glb"
     scene.parent.mkdir(parents=True)
     scene.write_bytes(building.read_bytes())
-    (walk,) = read_walks(written(tmp_path, WALKS[:1]), "mp3d/b/b.glb", markers_of(building))
+    (walk,) = read_walks(written(tmp_path, WALKS[:1]), "mp3d/b/b.glb", markers_of(building), nowhere)
     way = ((-2.0, 0.0, 2.0), (1.8, 0.0, 0.2), (2.2, 0.0, -2.5))
     episode = replace(walk, reference_path=way, gt_locations=densified(way), goal_radius=3.0)
     folder = tmp_path / "datasets" / "R2R_VLNCE_v1-3_preprocessed" / "val_seen"
@@ -128,6 +133,21 @@ def test_a_walk_without_goal_is_shown_and_not_scored(building: Path, tmp_path: P
         walked(scan(building, written(tmp_path, WALKS[1:])), tmp_path / "expert", "expert")
 
 
+def test_a_walk_without_start_begins_near_the_origin_and_a_plan_shows_where_what_is(
+    building: Path, tmp_path: Path
+) -> None:
+    made = scan(building, written(tmp_path, [{"instruction": "Go."}]))
+    (episode,) = made.episodes("walks")
+    assert math.hypot(*episode.start_position) < 1.5, "the wall between the rooms stands on the origin"
+    results = walked(made, tmp_path / "run", "random")
+    assert results.failed == 0
+    with Image.open(results.path / "plan.png") as plan:
+        assert max(plan.size) == 1200
+    (tmp_path / "broken.glb").write_bytes(b"glTF")
+    with pytest.raises(NavilaError, match=r"broken\.glb"):
+        scan(tmp_path / "broken.glb", written(tmp_path, [{"instruction": "Go."}])).episodes("walks")
+
+
 def test_a_node_of_the_scene_is_a_place_to_start_and_a_view(building: Path) -> None:
     marker = markers_of(building)["entrance"]
     assert marker.position == pytest.approx((-2.0, 0.0, 2.0))
@@ -149,7 +169,7 @@ def test_json_lines_and_tables_say_the_same(building: Path, tmp_path: Path) -> N
         written(tmp_path, "\n".join(map(json.dumps, WALKS)), "walks.jsonl"),
         written(tmp_path, table, "walks.csv"),
     ]
-    first, *others = (read_walks(file, "building.glb", markers) for file in files)
+    first, *others = (read_walks(file, "building.glb", markers, nowhere) for file in files)
     assert all(walks == first for walks in others)
     box, tour = first
     assert (box.episode_id, tour.episode_id, box.goals, tour.goals) == ("box", "2", ((2.2, 0.0, -2.5),), ())
@@ -160,15 +180,15 @@ def test_the_lists_of_the_reference_are_read_and_say_the_same(building: Path, tm
     page = Path(__file__).parents[3] / "docs" / "reference" / "navigation-tasks.md"
     blocks = dict(re.findall(r"^```(json|csv)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
     markers = markers_of(building)
-    listed = read_walks(written(tmp_path, blocks["json"]), "building.glb", markers)
+    listed = read_walks(written(tmp_path, blocks["json"]), "building.glb", markers, nowhere)
     assert [len(walk.goals) for walk in listed] == [1, 0]
-    tabled = read_walks(written(tmp_path, blocks["csv"], "walks.csv"), "building.glb", markers)
+    tabled = read_walks(written(tmp_path, blocks["csv"], "walks.csv"), "building.glb", markers, nowhere)
     assert [replace(walk, episode_id="") for walk in tabled] == [replace(walk, episode_id="") for walk in listed]
 
 
 def test_points_of_a_z_up_scan_are_its_own_and_a_path_makes_an_experts(tmp_path: Path) -> None:
     walk = {"instruction": "Go.", "start": [1.0, 2.0], "goal": [3.0, 2.0, 0.5], "path": [[2.0, 2.0]]}
-    (episode,) = read_walks(written(tmp_path, [walk]), "scan.ply", {}, "z")
+    (episode,) = read_walks(written(tmp_path, [walk]), "scan.ply", {}, nowhere, "z")
     assert (episode.start_position, episode.goals) == ((1.0, 0.0, -2.0), ((3.0, 0.5, -2.0),))
     assert episode.reference_path == ((1.0, 0.0, -2.0), (2.0, 0.0, -2.0), (3.0, 0.5, -2.0))
     assert len(episode.gt_locations) == 1 + 4 + 5
@@ -178,7 +198,6 @@ def test_points_of_a_z_up_scan_are_its_own_and_a_path_makes_an_experts(tmp_path:
     ("walks", "complaint"),
     [
         ([{"start": [0, 0]}], "Walk 1 of .* has no instruction"),
-        ([{"instruction": "Go."}], "has no start"),
         ([{"instruction": "Go.", "start": "door"}], "its start is 'door', .* it has .*entrance"),
         ([{"instruction": "Go.", "start": [0]}], r"its start is \[0\]"),
         ([{"instruction": "Go.", "start": [0, 0], "goal": [1, "a"]}], "its goal is"),

@@ -90,7 +90,7 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
     yield BenchmarkSpec(
         name="scan",
         target="navila_bench_vln.scan:Scan",
-        summary="Instructions of your own in a scan of your own: -o scene=building.glb -o instructions=walks.json",
+        summary="Your instructions in your scan: -o scene=building.glb -o instructions=walks.json",
         tags=("navigation", "continuous", "own"),
         splits=("walks",),
         default_split="walks",

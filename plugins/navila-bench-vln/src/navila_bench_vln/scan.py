@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from navila.errors import ConfigError, DataError
-from navila.simulation import Episode, Simulator
+from navila.errors import ConfigError, DataError, NavilaError
+from navila.simulation import Episode, Position, Simulator
+from navila_eval.navigation import NavigationTask
 
 from navila_bench_vln.markers import markers_of
+from navila_bench_vln.plan import draw_plan, standing_place
 from navila_bench_vln.scenes import SceneBenchmark
 from navila_bench_vln.walks_file import read_walks
+
+#: The picture beside results that coordinates are read from.
+PLAN = "plan.png"
 
 
 class Scan(SceneBenchmark):
@@ -59,7 +66,28 @@ class Scan(SceneBenchmark):
         if self._in_houses:
             return self.houses(limit)
         scene, instructions = self._files()
-        return read_walks(instructions, scene.name, markers_of(scene), self._up)[:limit]
+
+        @functools.cache
+        def anywhere() -> Position:
+            simulator = self.simulator()
+            try:
+                return standing_place(simulator, scene.name)
+            finally:
+                simulator.close()
+
+        return read_walks(instructions, scene.name, markers_of(scene), anywhere, self._up)[:limit]
+
+    def task(self, name: str, split: str, simulator: Simulator, **options: Any) -> NavigationTask:
+        """The task; a plan with the scan's coordinates is put beside its results."""
+        task = super().task(name, split, simulator, **options)
+        plan = self._output_dir / PLAN if self._output_dir is not None and not self._in_houses else None
+        if plan is not None and not plan.exists() and task.episodes:
+            try:
+                simulator.reset(dataclasses.replace(task.episodes[0], goals=()))
+            except NavilaError:
+                return task  # Its walk will say what is wrong.
+            draw_plan(simulator.top_down_map(), plan, title=task.episodes[0].scene_id, up=self._up)
+        return task
 
     def success_distance(self, episode: Episode) -> float:
         return episode.goal_radius

@@ -27,6 +27,7 @@ class SceneBenchmark(NavigationBenchmark):
     max_steps = 500
     data_root: Path = DATA_ROOT
     _agent = ""
+    _output_dir: Path | None = None
     _in_houses = False
 
     def __init__(
@@ -65,7 +66,7 @@ class SceneBenchmark(NavigationBenchmark):
     def run(self, request: Request) -> Results:
         bound = copy.copy(self)
         bound.data_root = request.data_root or DATA_ROOT
-        bound._agent = request.agent
+        bound._agent, bound._output_dir = request.agent, request.output_dir
         return super(SceneBenchmark, bound).run(request)
 
     def task(self, name: str, split: str, simulator: Simulator, **options: Any) -> NavigationTask:

@@ -21,13 +21,18 @@ _EXAMPLE = '{"instruction": "Go to the kitchen.", "start": [1.5, -2.0], "heading
 
 
 def read_walks(
-    path: Path, scene_id: str, markers: Mapping[str, Marker], up: Literal["y", "z"] = "y"
+    path: Path,
+    scene_id: str,
+    markers: Mapping[str, Marker],
+    anywhere: Callable[[], Position],
+    up: Literal["y", "z"] = "y",
 ) -> tuple[Episode, ...]:
     """One episode a record.
 
     A point is `[x, z]`, on a floor at height 0, `[x, y, z]`, or the name of a node of the scene; in a z-up scan
     `[x, y]` and `[x, y, z]` of its own axes. `heading` is in degrees, 0 along -z (z-up: along y), positive to the left,
-    and that of the node where `start` is one; `goal` may be left out, `radius` is 3 m then; `path` has points between.
+    and that of the node where `start` is one; `radius` is 3 m, `path` has points between. Without `start` a walk begins
+    at `anywhere()`; without `goal` it is not scored.
 
     Raises:
         DataError: the file or a record is malformed; names the record and what is wrong.
@@ -40,7 +45,7 @@ def read_walks(
         unknown = next((key for key in record if key not in _KEYS), None)
         if unknown is not None:
             raise DataError(f"{where} has {unknown!r}, which says nothing: the keys are {', '.join(_KEYS)}.")
-        episodes.append(_episode(record, where, number, scene_id, markers, up))
+        episodes.append(_episode(record, where, number, scene_id, markers, anywhere, up))
     ids = [episode.episode_id for episode in episodes]
     if not episodes:
         raise DataError(f"{path} has no walk: write records like {_EXAMPLE}.")
@@ -55,6 +60,7 @@ def _episode(
     number: int,
     scene_id: str,
     markers: Mapping[str, Marker],
+    anywhere: Callable[[], Position],
     up: Literal["y", "z"],
 ) -> Episode:
     instruction = record.get("instruction")
@@ -65,8 +71,6 @@ def _episode(
         return _point(value, f"{where}: its {key}", markers, up)
 
     start = record.get("start")
-    if start is None:
-        raise DataError(f"{where} has no start: give [x, z] or the name of a node, as in {_EXAMPLE}.")
     heading = record.get("heading")
     marker = markers.get(start) if isinstance(start, str) else None
     if heading is None:
@@ -74,7 +78,7 @@ def _episode(
     else:
         yaw = math.radians(_number(heading, f"{where}: its heading", "degrees"))
     radius = _number(record.get("radius", 3.0), f"{where}: its radius", "metres above 0", above=0.0)
-    begin = point("start", start)
+    begin = point("start", start) if start is not None else anywhere()
     goals = (point("goal", record["goal"]),) if record.get("goal") is not None else ()
     between = record.get("path") or []
     if not isinstance(between, list):

@@ -47,7 +47,8 @@ def first_person(ways: Ways, position: Position, yaw: float, body: Embodiment) -
             p = p + (q - p) * (_NEAR - p[2]) / (q[2] - p[2])
         elif q[2] < _NEAR:
             q = q + (p - q) * (_NEAR - q[2]) / (p[2] - q[2])
-        draw.line((*pixel(p), *pixel(q)), fill=_EDGE, width=max(1, round(focal * 0.02 / min(p[2], q[2]))))
+        width = round(focal * 0.02 / min(p[2], q[2]))
+        draw.line((*pixel(p), *pixel(q)), fill=_EDGE, width=min(max(1, width), max(2, body.width // 64)))
     for point in sorted(seen.values(), key=lambda point: -point[2]):
         if point[2] > _NEAR:
             x, y = pixel(point)
