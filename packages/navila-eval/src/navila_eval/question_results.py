@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def summarise(
         "split": run["split"],
         "results": results_tree(run["task"], scores.metrics, {**paths_of(run["task"]), **scores.paths}),
         "confidence_95": {
-            name: scores.intervals[name] if name in scores.intervals else bootstrap_ci(columns.get(name, ()))
-            for name in scores.metrics
+            name: scores.intervals[name] if name in scores.intervals else _interval(columns.get(name, ()), value)
+            for name, value in scores.metrics.items()
         },
         "samples": len(records),
         "counters": {
@@ -45,11 +46,23 @@ def summarise(
         },
         **({"tables": dict(scores.tables)} if scores.tables else {}),
         **({"heat_maps": dict(scores.heat_maps)} if scores.heat_maps else {}),
-        "failed_samples": [{"id": record["id"], "error": record["error"]} for record in failed[:NAMED]],
+        "failed_samples": [{"id": record["id"], "error": _why(record)} for record in records if _why(record)][:NAMED],
         "run": dict(run),
         "agent": dict(agent),
         "manifest": environment(),
     }
+
+
+def _interval(column: Sequence[float], value: float | None) -> tuple[float, float] | None:
+    """The interval of a metric that is the mean of what samples have; None for another, whose benchmark gives none."""
+    if not column or value is None or not math.isclose(sum(column) / len(column), value, rel_tol=1e-6, abs_tol=1e-9):
+        return None
+    return bootstrap_ci(column)
+
+
+def _why(record: Record) -> str:
+    """Why a sample counts as failed; empty if it does not."""
+    return record["error"] or (f"no verdict: {record['judge_error']}" if record.get("judge_error") else "")
 
 
 def results_of(path: Path, content: Mapping[str, Any]) -> Results:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, get_args
 
 from navila.errors import ConfigError, DataError
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.scoring.captions import bleu_intervals
 from navila_eval.scoring.meteor import find_meteor
 from navila_eval.scoring.scanqa import Profile, score
 from PIL import Image
@@ -61,7 +62,12 @@ class ScanQA(QuestionBenchmark):
             samples = [dict.fromkeys(s, 0.0) if r["error"] else s for s, r in zip(samples, records, strict=True)]
             means = ("cider", "rouge_l", "em", "em_refined")
             metrics |= {name: sum(sample[name] for sample in samples) / len(samples) for name in means}
-        return Scores(metrics=metrics, samples=samples)
+        # BLEU is of all answers together: no mean of what samples have.
+        intervals = {
+            f"bleu_{order}": (100 * low, 100 * high)
+            for order, (low, high) in enumerate(bleu_intervals(scores.bleu_counts), start=1)
+        }
+        return Scores(metrics=metrics, samples=samples, intervals=intervals)
 
 
 def _question(row: Any, where: str, videos: Path) -> Question:

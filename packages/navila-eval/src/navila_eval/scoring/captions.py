@@ -10,6 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from navila_eval.statistics import bootstrap_statistics
+
 #: n-gram -> how often it occurs.
 Counts = Mapping[tuple[str, ...], int]
 
@@ -20,31 +25,57 @@ def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], max_or
     Raises:
         ValueError: predictions and references differ in number, or a sample has no reference.
     """
+    return bleu_of(bleu_counts(predictions, references, max_order), max_order)
+
+
+def bleu_counts(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], max_order: int = 4
+) -> list[tuple[int, ...]]:
+    """What BLEU adds up, of each sample: length, closest reference's length, matching and possible n-grams by order.
+
+    Raises:
+        ValueError: predictions and references differ in number, or a sample has no reference.
+    """
     _check(predictions, references)
-    length, reference_length = 0, 0
-    matched, possible = [0] * max_order, [0] * max_order
+    rows = []
     for prediction, texts in zip(predictions, references, strict=True):
         words = len(prediction.split())
         counts = _ngrams(prediction, max_order)
         allowed: Counter[tuple[str, ...]] = Counter()
         for text in texts:
             allowed |= _ngrams(text, max_order)
+        matched = [0] * max_order
         for ngram, count in counts.items():
             matched[len(ngram) - 1] += min(count, allowed[ngram])
-        for order in range(max_order):
-            possible[order] += max(0, words - order)
-        length += words
         # Of two references equally close, the shorter.
-        reference_length += min((abs(len(text.split()) - words), len(text.split())) for text in texts)[1]
+        _, closest = min((abs(len(text.split()) - words), len(text.split())) for text in texts)
+        rows.append((words, closest, *matched, *(max(0, words - order) for order in range(max_order))))
+    return rows
+
+
+def bleu_of(counts: Sequence[Sequence[float]], max_order: int = 4) -> tuple[float, ...]:
+    """BLEU-1 … BLEU-`max_order` of rows of `bleu_counts`, or of sums of them."""
+    length, reference_length, *ngrams = map(sum, zip(*counts, strict=True)) if counts else [0] * (2 + 2 * max_order)
+    matched, possible = ngrams[:max_order], ngrams[max_order:]
     # These two keep an empty corpus at 0 and are part of the published figures.
     tiny, small = 1e-15, 1e-9
     ratio = (length + tiny) / (reference_length + small)
     brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     product, scores = 1.0, []
-    for order in range(max_order):
-        product *= (matched[order] + tiny) / (possible[order] + small)
+    for order, (right, total) in enumerate(zip(matched, possible, strict=True)):
+        product *= (right + tiny) / (total + small)
         scores.append(product ** (1 / (order + 1)) * brevity)
     return tuple(scores)
+
+
+def bleu_intervals(counts: Sequence[Sequence[int]], max_order: int = 4) -> list[tuple[float, float]]:
+    """95 % bootstrap intervals of BLEU-1 … BLEU-`max_order`, from `bleu_counts` of at least one sample."""
+    table = np.asarray(counts, float)
+
+    def figures(rows: NDArray[np.intp]) -> dict[str, float]:
+        return {str(n): value for n, value in enumerate(bleu_of([table[rows].sum(axis=0).tolist()], max_order))}
+
+    return list(bootstrap_statistics(len(table), figures).values())
 
 
 def rouge_l(prediction: str, references: Sequence[str], beta: float = 1.2) -> float:

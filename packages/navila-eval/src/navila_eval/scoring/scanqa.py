@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from navila_eval.scoring.captions import bleu, cider, rouge_l
+from navila_eval.scoring.captions import bleu_counts, bleu_of, cider, rouge_l
 from navila_eval.scoring.meteor import Meteor
 from navila_eval.scoring.ptb import caption_lines
 from navila_eval.scoring.text import mean
@@ -105,6 +105,8 @@ class ScanQAScores:
     """Name of `METRICS` -> fraction; None where METEOR could not be computed."""
     samples: tuple[dict[str, float], ...]
     """Of every sample what has a value of its own: cider, rouge_l, em, em_refined, and meteor where it was computed."""
+    bleu_counts: tuple[tuple[int, ...], ...]
+    """What BLEU adds up, of every sample (`captions.bleu_counts`)."""
 
 
 def score(
@@ -130,7 +132,8 @@ def score(
     hypotheses = rules.tokenise([rules.trim(rules.clean(prediction)) for prediction in given])
     tokenised = iter(rules.tokenise([rules.clean(answer) for texts in answers for answer in texts]))
     references = [[next(tokenised) for _ in texts] for texts in answers]
-    bleus = bleu(hypotheses, references)
+    counts = bleu_counts(hypotheses, references)
+    bleus = bleu_of(counts)
     ciders = cider(hypotheses, references)
     rouges = [rouge_l(hypothesis, texts) for hypothesis, texts in zip(hypotheses, references, strict=True)]
     matches = [exact_match(prediction, texts, profile) for prediction, texts in zip(given, answers, strict=True)]
@@ -149,4 +152,4 @@ def score(
     if meteor is not None:
         metrics["meteor"], segments = meteor.score(hypotheses, references)
         samples = [{**sample, "meteor": value} for sample, value in zip(samples, segments, strict=True)]
-    return ScanQAScores(metrics=metrics, samples=tuple(samples))
+    return ScanQAScores(metrics=metrics, samples=tuple(samples), bleu_counts=tuple(counts))
