@@ -22,7 +22,7 @@ def blocks(readme: str, language: str) -> list[str]:
 
 
 def test_its_commands_exist(readme: str) -> None:
-    commands = set(re.findall(r"\bnavila ([a-z]+)(?: ([a-z]+)\b)?", "\n".join(blocks(readme, "bash"))))
+    commands = set(re.findall(r"\bnavila ([a-z][a-z-]*)(?: ([a-z]+)\b)?", "\n".join(blocks(readme, "bash"))))
     assert ("train", "") in commands
     for command in sorted(commands):
         words = [*filter(None, command), "--help"]
