@@ -149,6 +149,6 @@ def test_what_cannot_be_navigated_is_one_sentence(
 def test_a_dry_run_tells_what_would_be_looked_at(walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["navigate", "--video", str(walk), "-i", "Go.", "--dry-run", "--steps", "3"]) == 0
     told = capsys.readouterr().out
-    assert told == "64 x 48 pixels, 2 decisions a second, 3 decisions; film: walk.navigate.mp4\n"
+    assert told == "64 x 48 pixels, 2 decisions a second, 3 in all; film: walk.navigate.mp4\n"
     with pytest.raises(ConfigError, match="ends in"):
         Film(walk.with_suffix(".gif"), walk, instruction="", rate=1)

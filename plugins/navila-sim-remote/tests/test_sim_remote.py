@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,7 @@ from navila.simulation import Embodiment, Episode
 from navila.testing import SimulatorContract
 from navila.testing.simulator import same_observation
 from navila_sim_remote import server
+from navila_sim_remote import simulator as remote_module
 from navila_sim_remote.simulator import RemoteSimulator
 
 SERVER = Path(server.__file__)
@@ -53,6 +55,13 @@ class Hall:
     def seen(self):
         return {"rgb": Image(int(4 * self.x)), "position": [self.x, 0.0, 0.0], "rotation": [0.0, 0.0, 0.0, 1.0]}
 """
+
+
+#: Tuples in tuples, which would overflow the stack of whoever unpacks them.
+DEEP = b"\xc0"
+for _ in range(9000):
+    DEEP = b"\x91" + b"\xc9" + struct.pack(">IB", len(DEEP), 1) + DEEP
+DEEP = b"nvla" + struct.pack(">I", len(DEEP)) + DEEP
 
 
 class TestRemote(SimulatorContract):
@@ -218,6 +227,7 @@ def test_a_server_is_not_disturbed_by_strangers(hall: str) -> None:
         ),
         (b"nvla\xff\xff\xff\xff", "announced a message of 4294967295 bytes, more than the limit of 67108864"),
         (b"nvla\x00\x00\x00\x03\xc1\xc1\xc1", "sent 3 bytes that are no msgpack"),
+        (DEEP, "no msgpack (tuples are nested more than 32 deep)"),
         (b"nvla\x00\x00\x00\x03\x93\x01", "closed the connection after 2 of 3 bytes"),
         (b"", "broke in hello: the server closed it"),
     ],
@@ -242,6 +252,39 @@ def test_garbage_is_one_sentence_with_the_address_and_what_came(says: bytes, sen
         thread.join()
     assert address in str(raised.value)
     assert sentence in str(raised.value)
+
+
+def test_signs_of_life_tell_a_slow_simulator_from_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        def reset(self) -> Any:
+            time.sleep(4)
+            return {"rgb": np.zeros((512, 512, 3), np.uint8), "position": (0, 0, 0), "rotation": (0, 0, 0, 1)}
+
+    def start(end: socket.socket) -> None:
+        threading.Thread(target=server._answer_until_gone, args=(end, lambda body: Slow()), daemon=True).start()
+
+    served = server.Server(start, port=0)
+    threading.Thread(target=served.accept, daemon=True).start()
+    monkeypatch.setattr(remote_module, "SILENCE", 2.0)
+    monkeypatch.setattr(server, "BEAT", 0.2)
+    simulator = RemoteSimulator(address=served.address)
+    assert simulator.reset(EPISODE).position == (0, 0, 0)
+    monkeypatch.setattr(server, "BEAT", 60.0)
+    with pytest.raises(SimulatorError, match=r"gave no sign of life for 2 s \(reset\)"):
+        simulator.reset(EPISODE)
+    served.close()
+
+
+def test_the_environment_of_the_reference_works() -> None:
+    page = Path(__file__).parents[3] / "docs" / "reference" / "simulators.md"
+    example = page.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    session = server.Session(lambda body: names["Hall"]())
+    assert session.perform({"do": "hello", "version": 1})["can"] == ["geodesic"]
+    assert session.perform({"do": "reset", "with": [vars(EPISODE)]})["rgb"]["shape"] == [48, 64, 3]
+    assert session.perform({"do": "step", "with": [1]})["position"] == (0.25, 0.0, 0.0)
+    assert session.perform({"do": "geodesic", "with": [(0, 0, 0), [(2, 0, 0), (-1, 0, 0)]]}) == 1
 
 
 def test_no_server_and_wrong_addresses_are_told() -> None:

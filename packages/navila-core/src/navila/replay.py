@@ -150,7 +150,6 @@ class Camera:
         self._changed = threading.Condition()
         self._latest: Image.Image | None = None
         self._over = False
-        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -163,14 +162,14 @@ class Camera:
         self._thread.join(PATIENCE)
 
     def __iter__(self) -> Iterator[tuple[float, Image.Image]]:
-        """The latest frame each time, until the stream ends: (seconds since it was opened, RGB image).
+        """The latest frame each time, until the stream ends: (seconds since the first was asked for, RGB image).
 
         Raises:
             DataError: no frame came for 10 s.
         """
-        due = time.monotonic()
+        began = due = time.monotonic()
         while (image := self._next()) is not None:
-            yield time.monotonic() - self._began, image
+            yield time.monotonic() - began, image
             due = max(due + 1 / self.rate, time.monotonic())
             time.sleep(max(due - time.monotonic(), 0))
 

@@ -83,6 +83,7 @@ STOP = 0
 _MAGIC = b"nvla"
 _HEADER = struct.Struct(">4sI")
 _TUPLE = 1
+_DEEPEST = 32
 
 
 class ProtocolError(Exception):
@@ -150,20 +151,26 @@ def pack(message: Message) -> bytes:
 
 def unpack(content: bytes) -> Message:
     """A message from msgpack; raises ProtocolError when it is none."""
-
-    def extension(code: int, data: bytes) -> Any:
-        if code != _TUPLE:
-            raise ValueError(f"there is no extension type {code}")
-        return tuple(msgpack.unpackb(data, ext_hook=extension, strict_map_key=False))
-
     try:
-        message = msgpack.unpackb(content, ext_hook=extension, strict_map_key=False)
-    # The depth of nesting is the peer's choice, and so is what is in it.
+        message = _unpacked(content, 0)
+    # What is in it is the peer's choice.
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise ProtocolError(f"sent {len(content)} bytes that are no msgpack ({error})") from None
     if not isinstance(message, dict):
         raise ProtocolError(f"sent a {type(message).__name__} where a map belongs")
     return message
+
+
+def _unpacked(content: bytes, depth: int) -> Any:
+    def extension(code: int, inner: bytes) -> Any:
+        if code != _TUPLE:
+            raise ValueError(f"there is no extension type {code}")
+        return tuple(_unpacked(inner, depth + 1))
+
+    if depth > _DEEPEST:
+        # msgpack bounds the depth of lists, but each tuple begins anew, and the stack would overflow.
+        raise ValueError(f"tuples are nested more than {_DEEPEST} deep")
+    return msgpack.unpackb(content, ext_hook=extension, strict_map_key=False)
 
 
 def _read_header(sock: socket.socket, deadline: float | None) -> bytes:

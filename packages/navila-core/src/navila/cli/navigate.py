@@ -121,7 +121,7 @@ def navigate(
                 raise
     unread = f" ({navigator.n_unparsed} answers named no action)" if navigator.n_unparsed else ""
     shown = f": {output} and {output.with_suffix('.jsonl')}" if output is not None and done else ""
-    click.echo(f"{done} decisions{unread}{shown}", err=True)
+    click.echo(f"{done} decision{'s' * (done != 1)}{unread}{shown}", err=True)
 
 
 def _as_far_as_it_goes(frames: Iterable[Any]) -> Iterator[Any]:
@@ -143,5 +143,5 @@ def _plan(source: Recording | Camera, fps: float, total: int | None, output: Pat
     if first is None:
         raise DataError("There is no frame to decide on: check the video or the camera.")
     width, height = first[1].size
-    many = "decisions until Ctrl-C" if total is None else f"{total} decisions"
+    many = "decisions until Ctrl-C" if total is None else f"{total} in all"
     return f"{width} x {height} pixels, {fps:g} decisions a second, {many}" + (f"; film: {output}" if output else "")
