@@ -96,6 +96,13 @@ def ask_model(model: NavilaForCausalLM, *, num_frames: int | None, seed: int) ->
     return ask
 
 
+def model_facts(model: NavilaForCausalLM) -> dict[str, Any]:
+    """What results say about who answered: how it is prompted and in what precision."""
+    template = getattr(model, "template", None)
+    found = {"template": getattr(template, "name", None)}
+    return found | {name: str(getattr(model, name, None)) for name in ("dtype", "device")}
+
+
 def answer_by_endpoint(
     batches: Iterable[Batch], endpoint: Endpoint, *, threads: int, num_frames: int | None, seed: int
 ) -> Iterator[tuple[Batch, list[Outcome]]]:
@@ -178,6 +185,7 @@ def answer_in_processes(
     processes: int,
     num_frames: int | None,
     seed: int,
+    told: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Iterator[tuple[Batch, list[Outcome]]]:
     """Every batch with what came of it, as it comes: each process takes the next batch when it is free.
 
@@ -185,6 +193,7 @@ def answer_in_processes(
 
     Args:
         load: as it is sent to the processes.
+        told: is given `model_facts` by each process.
 
     Raises:
         NavilaError: what one of them raised, or one of them died.
@@ -214,7 +223,10 @@ def answer_in_processes(
                 outcomes = pipe.recv()
                 if isinstance(outcomes, Exception):
                     raise outcomes
-                yield at_work.pop(pipe), outcomes
+                if isinstance(outcomes, dict):
+                    told(outcomes)
+                else:
+                    yield at_work.pop(pipe), outcomes
     except (EOFError, ConnectionError):
         raise NavilaError(
             "A process that answers questions died, most likely for want of memory: run the same command again to go "
@@ -242,7 +254,9 @@ def _work(
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     with closing(pipe):
         try:
-            ask = ask_model(load(), num_frames=num_frames, seed=seed)
+            model = load()
+            pipe.send(model_facts(model))
+            ask = ask_model(model, num_frames=num_frames, seed=seed)
             while True:
                 pipe.send(answer(pipe.recv(), ask))
         except (EOFError, BrokenPipeError, KeyboardInterrupt):

@@ -19,6 +19,7 @@ from navila_eval.asking import (
     answer_in_processes,
     ask_model,
     batches_of,
+    model_facts,
 )
 from navila_eval.benchmark import DATA_ROOT, Request, Results
 from navila_eval.claims import Claims
@@ -85,9 +86,8 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
             cut |= first and drop_cut_line(folder.path / SAMPLES)
             progress.start(len(done), cut=cut, path=folder.path / SAMPLES)
             if len(batches):
-                folder.note_agent({"name": request.model_name})
                 with folder.writer("" if first else claims.owner) as writer:
-                    for batch, outcomes in _answers(batches, request):
+                    for batch, outcomes in _answers(batches, request, folder):
                         for question, outcome in zip(batch.questions, outcomes, strict=True):
                             if question.id not in batches.done:
                                 writer.append({**blank[question.id], "output": outcome.output, "error": outcome.error})
@@ -103,13 +103,19 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
         return finish(benchmark, folder, [records[name] for name in blank], run, request.judge, quiet=request.quiet)
 
 
-def _answers(batches: SharedBatches, request: Request) -> Iterator[tuple[Batch, list[Outcome]]]:
+def _answers(batches: SharedBatches, request: Request, folder: RunFolder) -> Iterator[tuple[Batch, list[Outcome]]]:
+    def note(facts: Mapping[str, Any]) -> None:
+        folder.note_agent({"name": request.model_name, **facts})
+
     asked: dict[str, Any] = {"num_frames": request.num_frames, "seed": request.seed}
     if request.endpoint is not None:
+        note({})
         return answer_by_endpoint(batches, request.endpoint, threads=request.batch_size, **asked)
     if request.processes > 1 and request.model_loader is not None:
-        return answer_in_processes(batches, request.model_loader, processes=request.processes, **asked)
-    return answer_here(batches, ask_model(request.load_model(), **asked))
+        return answer_in_processes(batches, request.model_loader, processes=request.processes, told=note, **asked)
+    model = request.load_model()
+    note(model_facts(model))
+    return answer_here(batches, ask_model(model, **asked))
 
 
 def finish(
