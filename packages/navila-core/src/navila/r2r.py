@@ -17,6 +17,8 @@ from navila.simulation import Episode, Position
 
 #: Metres between positions of the dense path that nDTW is measured against: one step.
 STEP = 0.25
+#: Bytes of a file that tell what it is: more than a line of RxR with the times of its words.
+_HEAD = 1 << 20
 
 
 def read_r2r(path: str | Path, graphs: ConnectivityGraphs) -> tuple[Episode, ...]:
@@ -41,16 +43,26 @@ def read_r2r(path: str | Path, graphs: ConnectivityGraphs) -> tuple[Episode, ...
 
 
 def is_r2r(path: str | Path) -> bool:
-    """Whether a file reads as one of R2R or RxR rather than VLN-CE's; False for one that reads as neither.
+    """Whether a file begins like one of R2R or RxR rather than one of VLN-CE; the rest is not looked at.
 
     Raises:
         DataError: the file cannot be read.
     """
+    path = Path(path)
     try:
-        records = r2r_records(Path(path))
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            head = file.read(_HEAD).decode(errors="replace").lstrip()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"The file of paths {path} cannot be read ({error}); check it.") from error
+    if head.startswith("["):
+        return True
+    try:
+        record = json.loads(head.partition("\n")[0])
     except ValueError:
         return False
-    return bool(records) and isinstance(records[0], Mapping) and "path" in records[0]
+    return isinstance(record, Mapping) and "path" in record
 
 
 def r2r_records(path: Path) -> list[Any]:

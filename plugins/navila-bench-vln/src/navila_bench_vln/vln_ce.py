@@ -107,7 +107,7 @@ class R2rCe(SceneBenchmark):
     def _read(self, file: Path, data_root: Path | None) -> Sequence[Episode]:
         if not file.is_file():
             raise DataError(f"There is no episode file {file}: check -o episodes=FILE.")
-        if is_r2r(file):
+        if self._file is not None and is_r2r(file):
             if not self.on_graphs:
                 raise ConfigError(
                     f"{file} has paths of viewpoints, which only the simulator 'graph' knows: add -o simulator=graph, "
