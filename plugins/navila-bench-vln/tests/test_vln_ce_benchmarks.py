@@ -15,6 +15,7 @@ from navila.embodiments import EMBODIMENTS
 from navila.episodes import write_episodes
 from navila.errors import ConfigError, DataError, NavilaError
 from navila.plugins import default_host
+from navila.r2r import densified
 from navila.simulation import Episode
 from navila.testing import BenchmarkContract
 from navila_eval.benchmark import Request, Results
@@ -162,6 +163,32 @@ def test_the_expert_scores_one_on_vln_ces_files_and_on_r2rs_own(run: Any, data_r
     assert theirs.metrics == ours.metrics
     scenes = [line["scene_id"] for line in _records(ours)]
     assert scenes == ["mp3d/one/one.glb"] * 6 + ["mp3d/two/two.glb"] * 6
+
+
+def test_the_described_path_and_recorded_actions_are_walked_again(run: Any, data_root: Path, tmp_path: Path) -> None:
+    """A detour on record is gone, where the expert takes the shortest way."""
+    source = _load(data_root / "datasets/R2R_VLNCE_v1-3_preprocessed/val_unseen/val_unseen.json.gz")["episodes"][0]
+    path = source["reference_path"]
+    detour = {**source, "reference_path": [*path, path[-2], path[-3], path[-2], path[-1]]}
+    truth = {
+        source["episode_id"]: {"locations": [list(p) for p in densified(list(map(tuple, detour["reference_path"])))]}
+    }
+    _dump(tmp_path / "one.json.gz", {"episodes": [detour]})
+    _dump(tmp_path / "one_gt.json.gz", truth)
+    options = {"episodes": str(tmp_path / "one.json.gz")}
+    gone = run("r2r-ce", options=options, agent="reference", output_dir=tmp_path / "reference")
+    assert gone.metrics["sr"] == 1.0
+    assert gone.metrics["ndtw"] == pytest.approx(1.0, abs=0.03)
+    assert gone.metrics["spl"] < 0.8
+    expert = run("r2r-ce", options=options, output_dir=tmp_path / "expert")
+    assert expert.metrics["ndtw"] < gone.metrics["ndtw"] - 0.1
+    (record,) = _records(gone)
+    truth[source["episode_id"]]["actions"] = record["primitives"]
+    _dump(tmp_path / "one_gt.json.gz", truth)
+    replayed = run("r2r-ce", options=options, agent="replay", output_dir=tmp_path / "replay")
+    assert _records(replayed)[0]["positions"] == record["positions"]
+    without = run("r2r-ce", agent="replay", limit=1, output_dir=tmp_path / "without")
+    assert "no recorded actions" in without.content["failed_episodes"][0]["error"]
 
 
 def _records(results: Results) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ DATA_ROOT = Path("data/eval")
 #: Agents of navigation that are the model, told the instruction or another one.
 MODEL_AGENTS = ("model", "wrong-instruction", "swapped-sides")
 #: Agents `navila eval --agent` offers.
-AGENTS = (*MODEL_AGENTS, "random", "random-vln-ce", "expert")
+AGENTS = (*MODEL_AGENTS, "random", "random-vln-ce", "expert", "reference", "replay")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ from navila_eval.showing import leave, show
     type=click.Choice(AGENTS),
     default="model",
     show_default=True,
-    help="Who acts in navigation; random and expert need no model.",
+    help="Who acts in navigation; random, expert, reference and replay need no model.",
 )
 @click.option(
     "--perturb",

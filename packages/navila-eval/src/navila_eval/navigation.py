@@ -27,6 +27,7 @@ from navila_eval.navigation_results import complete_records, finish_run, rescore
 from navila_eval.perturbations import Perturbation, Perturbed
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
+from navila_eval.reference_agents import ReferenceAgent, ReplayAgent
 from navila_eval.run_folder import CLAIMS, PICTURES, RECORDS, VIDEOS, RecordReader, RunFolder, by_id
 from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.walk import Record, Walk
@@ -184,6 +185,10 @@ def make_agent(request: Request, success_distance: Callable[[Episode], float]) -
         return ForwardRandomAgent(request.seed)
     if request.agent == "expert":
         return ExpertAgent(success_distance)
+    if request.agent == "reference":
+        return ReferenceAgent()
+    if request.agent == "replay":
+        return ReplayAgent()
     if request.agent not in AGENTS:
         raise ConfigError(f"There is no agent {request.agent!r}: use one of {', '.join(AGENTS)}.")
     return ModelAgent(

@@ -70,13 +70,13 @@ class SceneBenchmark(NavigationBenchmark):
         return super(SceneBenchmark, bound).run(request)
 
     def task(self, name: str, split: str, simulator: Simulator, **options: Any) -> NavigationTask:
-        """The task; an expert is refused where there is no goal for it."""
+        """The task; who goes to goals is refused where there is none."""
         task = super().task(name, split, simulator, **options)
         lost = next((episode for episode in task.episodes if not episode.goals), None)
-        if self._agent == "expert" and lost is not None:
+        if self._agent in ("expert", "reference") and lost is not None:
             raise ConfigError(
                 f"Episode {lost.episode_id!r} of {name} {split} has no goal (those of test splits are not public): "
-                "the expert has nowhere to go; choose another agent or split."
+                f"the agent {self._agent} has nowhere to go; choose another agent or split."
             )
         return task
 
