@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from navila.errors import SceneError
+from navila.simulation import Embodiment, Episode
 from navila_sim_mesh.detour import read_navmesh
 from navila_sim_mesh.navmesh import NavMesh
+from navila_sim_mesh.navmesh_cache import cached_navmesh
 from navila_sim_mesh.navmesh_paths import NavMeshPaths, length_of, string_pull
+from navila_sim_mesh.simulator import MeshSimulator
 from scipy import sparse
 from scipy.sparse import csgraph
 
@@ -303,3 +307,82 @@ def test_what_is_no_navmesh_of_habitats_is_one_sentence(tmp_path: Path) -> None:
         assert name in str(caught.value)
     with pytest.raises(SceneError, match="cannot be read"):
         read_navmesh(tmp_path / "missing.navmesh")
+
+
+def test_random_damage_to_a_navmesh_is_read_or_refused_but_never_a_crash(tmp_path: Path) -> None:
+    leap = ((2.0, 0.0, 1.0), (5.0, 0.0, 1.0), 1)
+    whole = write(tmp_path / "whole.navmesh", tile_bytes(L_SHAPE, leap=leap)).read_bytes()
+    rng, said, path = np.random.default_rng(0), [], tmp_path / "damaged.navmesh"
+    for _ in range(300):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 4):
+            data[at] = rng.integers(0, 256)
+        path.write_bytes(bytes(data))
+        try:
+            mesh = read_navmesh(path)
+        except SceneError as error:
+            said.append(str(error))
+            continue
+        geodesic(mesh, (0.5, 0.0, 1.5), (4.5, 0.0, 7.0))
+        mesh.step((0.5, 0.0, 1.5), 0.2, 0.1, sliding=True)
+    assert 20 < len(said) < 300
+    assert not any("\n" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("z_up", [False, True])
+def test_a_scene_is_walked_on_the_navmesh_beside_it(tmp_path: Path, z_up: bool) -> None:
+    # A bare floor of 6 m x 8 m, of which the mesh leaves out a corner; its axis is told by the mesh alone.
+    floor = np.array([(0, 0, 0), (6, 0, 0), (6, 0, 8), (0, 0, 8)])
+    if z_up:
+        floor = np.stack([floor[:, 0], -floor[:, 2], floor[:, 1]], axis=1)
+    folder = tmp_path / "scene_datasets" / "mp3d" / "bare"
+    folder.mkdir(parents=True)
+    trimesh.Trimesh(floor, [[0, 2, 1], [0, 3, 2]], process=False).export(folder / "bare.glb")
+    write(folder / "bare.navmesh", tile_bytes(L_SHAPE))
+    start, goal = (0.5, 0.0, 1.5), (4.5, 0.0, 7.0)
+    facts = {"episode_id": "1", "scene_id": "mp3d/bare/bare.glb", "start_rotation": (0.0, 0.0, 0.0, 1.0)}
+    episode = Episode(start_position=(0.5, 0.1, 1.5), goals=(goal,), **facts)
+    # The root is the folder of scenes, as VLN-CE has it, or the one above.
+    for root in (tmp_path / "scene_datasets", tmp_path):
+        sim = MeshSimulator(Embodiment(width=16, height=16, depth=True), scene_root=root)
+        seen = sim.reset(episode)
+        assert seen.position == start
+    assert seen.depth is not None
+    assert seen.depth[15, 8] == pytest.approx(1.25 / (15 / 16), rel=0.02), "the floor below the camera"
+    assert sim.geodesic(start, [goal]) == pytest.approx(math.hypot(3.5, 0.5) + math.hypot(0.5, 5))
+    while not seen.done:
+        seen = sim.step(sim.expert_action(goal, 1.0))
+        assert seen.position[0] > 4 - 1e-6 or seen.position[2] < 2 + 1e-6
+    assert sim.geodesic(seen.position, [goal]) < 1.0
+    plan = sim.top_down_map()
+    assert plan.walkable.sum() * plan.resolution**2 == pytest.approx(8 + 4 + 12, rel=0.03)
+    with pytest.raises(SceneError, match="off the walkable floor"):
+        sim.reset(Episode(start_position=(1.0, 0.0, 6.0), goals=(goal,), **facts))
+    (folder / "bare.navmesh").write_bytes(b"something else")
+    with pytest.raises(SceneError, match=r"bare\.navmesh is no file of habitat's"):
+        MeshSimulator(scene_root=tmp_path).reset(episode)
+
+
+def test_a_navmesh_that_took_long_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAVILA_CACHE", str(tmp_path / "cache"))
+    mesh = read_navmesh(write(tmp_path / "l.navmesh", tile_bytes(L_SHAPE)))
+    triangles, made = mesh.triangles.astype(np.float32), []
+
+    def build() -> NavMesh:
+        made.append(1)
+        return mesh
+
+    body = Embodiment()
+    for worth_keeping, times in ((60.0, 1), (0.0, 2), (0.0, 2)):
+        kept = cached_navmesh(triangles, body, build, worth_keeping)
+        assert len(made) == times
+        assert geodesic(kept, (0.5, 0.0, 1.5), (4.5, 0.0, 7.0)) == geodesic(mesh, (0.5, 0.0, 1.5), (4.5, 0.0, 7.0))
+    cached_navmesh(triangles, Embodiment(agent_radius=0.3), build, 60.0)
+    cached_navmesh(triangles + 1, body, build, 60.0)
+    assert len(made) == 4
+    (file,) = (tmp_path / "cache" / "navmeshes").iterdir()
+    file.write_bytes(file.read_bytes()[:300])
+    cached_navmesh(triangles, body, build, 0.0)
+    assert len(made) == 5
+    assert cached_navmesh(triangles, body, build, 0.0).count == mesh.count
+    assert len(made) == 5

@@ -53,6 +53,8 @@ _BEYOND = 0x8000
 _TILE_AT = {0: (1, 0), 2: (0, 1), 4: (-1, 0), 6: (0, -1)}
 #: Edges of neighbouring tiles meet when they are this close, metres.
 _SEAM = 0.01
+#: Nothing lies farther than this from the origin, metres; greater numbers are damage.
+_FARTHEST = 1e5
 #: How many bytes of settings may stand between the header of the set and its first tile (version 2).
 _SETTINGS = 512
 
@@ -161,13 +163,18 @@ def _tile(path: Path, number: int, data: bytes) -> _Tile:
     used = np.arange(6) < faces["count"][:, None]
     inner = used & (faces["neighbours"] != 0) & (faces["neighbours"] & _BEYOND == 0)
     if (
-        (faces["count"] > 6).any()
+        (len(faces) and not vertices)
+        or (faces["count"] > 6).any()
         or (faces["vertices"][used] >= vertices).any()
         or (faces["neighbours"][inner] > polygons).any()
-        or not np.isfinite(points).all()
         or (connections["polygon"] >= polygons).any()
     ):
         raise broken("refers to corners or polygons it does not have")
+    numbers = np.concatenate([points, detail_points, connections["ends"].reshape(-1), header[15:18]])
+    if not (np.abs(numbers) <= _FARTHEST).all():
+        raise broken("has corners that are nowhere")
+    faces = faces.copy()
+    faces["vertices"][~used] = 0
     return _Tile(
         place=(x, z),
         climb=float(header[17]),
@@ -180,103 +187,182 @@ def _tile(path: Path, number: int, data: bytes) -> _Tile:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sheet:
+    """The polygons of one tile that one can walk on, or leap by."""
+
+    tile: _Tile
+    number: NDArray[np.int64]
+    """(P,) of each polygon of the tile in the whole mesh, -1 for those left out."""
+    kept: NDArray[np.int64]
+    """The others."""
+    flipped: NDArray[np.bool_]
+    """Which of those are turned round, so that all turn from +x towards +z."""
+    triangles: NDArray[np.float64]
+    owner: NDArray[np.int64]
+    """The polygon of the tile each triangle belongs to; sorted."""
+    one_way: NDArray[np.bool_]
+
+
 def _joined(path: Path, tiles: list[_Tile]) -> NavMesh | None:
     """One mesh of all tiles, without the polygons one cannot walk on."""
-    corners: list[NDArray[np.float64]] = []
-    triangles: list[NDArray[np.float64]] = []
-    flipped: list[bool] = []
-    number_of: dict[tuple[int, int], int] = {}
-    one_way: list[bool] = []
+    sheets: list[_Sheet] = []
+    total = 0
     for index, tile in enumerate(tiles):
-        directed = {int(link["polygon"]): not link["flags"] & 1 for link in tile.off_mesh}
-        for polygon, face in enumerate(tile.polygons):
-            count = int(face["count"])
-            points = tile.vertices[face["vertices"][:count]]
-            link = int(face["area_and_type"]) >> 6 == 1
-            heights = points[:0].reshape(0, 3, 3) if link else _heights(path, index, tile, polygon, points)
-            if not face["flags"] & WALK or count < 2 + (not link) or not (link or _area(heights) >= LEAST_AREA):
-                continue
-            turn = _turn(points) < 0 and not link
-            number_of[index, polygon] = len(corners)
-            corners.append(points[::-1] if turn else points)
-            flipped.append(turn)
-            triangles.append(heights)
-            one_way.append(bool(link and directed.get(polygon, False)))
-    if not any(len(points) > 2 for points in corners):
+        sheets.append(_sheet(path, index, tile, total))
+        total += len(sheets[-1].kept)
+    faces = [sheet.tile.polygons[sheet.kept] for sheet in sheets]
+    size = np.concatenate([face["count"] for face in faces]).astype(np.int64) if faces else np.zeros(0, np.int64)
+    if not (size > 2).any():
         return None
-    joins = [*_inner(tiles, number_of), *_seams(tiles, number_of), *_leaps(tiles, number_of)]
-    pairs = np.array([(a, b) for a, _, b, _, _ in joins], np.int32).reshape(-1, 2)
-    edges = np.array([(i, j) for _, i, _, j, _ in joins], np.int32).reshape(-1, 2)
-    size = np.array([len(points) for points in corners])
+    corners = []
+    for sheet, face in zip(sheets, faces, strict=True):
+        count = face["count"].astype(np.int64)[:, None]
+        place = np.arange(6) % count
+        place = np.where(sheet.flipped[:, None], count - 1 - place, place)
+        ring = np.take_along_axis(face["vertices"], place, axis=1)[np.arange(6) < count]
+        corners.append(sheet.tile.vertices[ring])
+    owner = np.concatenate([sheet.number[sheet.owner] for sheet in sheets])
+    joins = [*(_inner(sheet) for sheet in sheets), _listed(_seams(sheets)), _listed(_leaps(sheets))]
+    pairs, edges, ends = (np.concatenate(part) for part in zip(*joins, strict=True))
     # Edge i of a polygon that was turned round is edge n - 2 - i now.
-    turned = np.array(flipped)[pairs] if len(pairs) else np.zeros((0, 2), np.bool_)
-    edges = np.where(turned, (size[pairs] - 2 - edges) % np.maximum(size[pairs], 1), edges).astype(np.int32)
-    ends = np.array([span for *_, span in joins], np.float64).reshape(-1, 2, 3)
+    flipped = np.concatenate([sheet.flipped for sheet in sheets])
+    edges = np.where(flipped[pairs], (size[pairs] - 2 - edges) % size[pairs], edges)
     return NavMesh(
         corners=np.concatenate(corners),
         first=np.append(0, np.cumsum(size)),
-        triangles=np.concatenate(triangles),
-        first_triangle=np.append(0, np.cumsum([len(heights) for heights in triangles])),
-        portals=Portals(polygons=pairs, edges=edges, ends=ends),
+        triangles=np.concatenate([sheet.triangles for sheet in sheets]),
+        first_triangle=np.searchsorted(owner, np.arange(total + 1)),
+        portals=Portals(polygons=pairs.astype(np.int32), edges=edges.astype(np.int32), ends=ends),
         climb=max(tile.climb for tile in tiles),
-        one_way=np.array(one_way),
+        one_way=np.concatenate([sheet.one_way for sheet in sheets]),
     )
 
 
-def _heights(path: Path, index: int, tile: _Tile, polygon: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Triangles (n, 3, 3) of a polygon's detail mesh, else a fan of the polygon itself."""
-    if polygon < len(tile.details):
-        detail = tile.details[polygon]
-        first, count = int(detail["triangle"]), int(detail["triangles"])
-        own = tile.detail_vertices[int(detail["vertex"]) : int(detail["vertex"]) + int(detail["vertices"])]
-        faces = tile.detail_triangles[first : first + count, :3]
-        points = np.concatenate([points, own])
-        if len(faces) != count or (count and int(faces.max()) >= len(points)):
+def _sheet(path: Path, index: int, tile: _Tile, first: int) -> _Sheet:
+    faces = tile.polygons
+    link = faces["area_and_type"] >> 6 == 1
+    triangles, owner = _heights(path, index, tile)
+    crossed = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    area = np.bincount(owner, np.linalg.norm(crossed, axis=1) / 2, len(faces))
+    keep = (faces["flags"] & WALK != 0) & np.where(
+        link, faces["count"] == 2, (faces["count"] > 2) & (area >= LEAST_AREA)
+    )
+    plan = tile.vertices[faces["vertices"]][:, :, [0, 2]]
+    following = np.take_along_axis(plan, _next(faces)[:, :, None], axis=1)
+    turn = plan[..., 0] * following[..., 1] - following[..., 0] * plan[..., 1]
+    turn[np.arange(6) >= faces["count"][:, None]] = 0.0
+    kept = np.flatnonzero(keep)
+    number = np.full(len(faces), -1)
+    number[kept] = first + np.arange(len(kept))
+    one_way = np.zeros(len(faces), np.bool_)
+    one_way[tile.off_mesh["polygon"][tile.off_mesh["flags"] & 1 == 0]] = True
+    return _Sheet(
+        tile=tile,
+        number=number,
+        kept=kept,
+        flipped=((turn.sum(axis=1) < 0) & ~link)[kept],
+        triangles=triangles[keep[owner]],
+        owner=owner[keep[owner]],
+        one_way=(one_way & link)[kept],
+    )
+
+
+def _next(faces: NDArray[np.void]) -> NDArray[np.int64]:
+    """(P, 6) the place of the corner that follows each one round its polygon."""
+    return (np.arange(6) + 1) % np.maximum(faces["count"].astype(np.int64), 1)[:, None]
+
+
+def _heights(path: Path, index: int, tile: _Tile) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Triangles (T, 3, 3) of the detail meshes, or fans of polygons without, and the polygon (T,) of each, in order."""
+    faces, details = tile.polygons, tile.details
+    bare = faces["area_and_type"] >> 6 != 1
+    triangles, owners = [np.zeros((0, 3, 3))], [np.zeros(0, np.int64)]
+    if len(details):
+        count = details["triangles"][: len(faces)].astype(np.int64)
+        owner = np.repeat(np.arange(len(count)), count)
+        row = (
+            details["triangle"][owner].astype(np.int64)
+            + np.arange(len(owner))
+            - np.repeat(np.cumsum(count) - count, count)
+        )
+        whole = bool((row < len(tile.detail_triangles)).all())
+        corner = tile.detail_triangles[row, :3].astype(np.int64) if whole else np.zeros((0, 3), np.int64)
+        own = corner - faces["count"][owner].astype(np.int64)[:, None] if whole else corner
+        extra = details["vertex"][owner].astype(np.int64)[:, None] + own if whole else corner
+        if (
+            not whole
+            or (own >= details["vertices"][owner][:, None]).any()
+            or (extra >= len(tile.detail_vertices)).any()
+        ):
             raise SceneError(
                 f"Tile {index + 1} of the navigation mesh {path} refers to corners or polygons it does not have; make"
                 " it anew from its scene."
             )
-        if count:
-            return points[faces]
-    fan = np.arange(1, len(points) - 1)
-    return points[np.stack([np.zeros_like(fan), fan, fan + 1], axis=1)]
+        points = tile.vertices[np.take_along_axis(faces["vertices"][owner], np.minimum(corner, 5), axis=1)]
+        inner = own >= 0
+        points[inner] = tile.detail_vertices[extra[inner]]
+        triangles.append(points)
+        owners.append(owner)
+        bare[: len(count)] &= count == 0
+    for step in range(1, 5):
+        fan = np.flatnonzero(bare & (faces["count"] >= step + 2))
+        triangles.append(tile.vertices[faces["vertices"][fan][:, [0, step, step + 1]]])
+        owners.append(fan)
+    owner = np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    return np.concatenate(triangles)[order], owner[order]
 
 
-def _inner(tiles: list[_Tile], number_of: dict[tuple[int, int], int]) -> Iterator[_Join]:
-    """Portals within tiles: polygon and edge of either side, and the two ends."""
-    for index, tile in enumerate(tiles):
-        for polygon, face in enumerate(tile.polygons):
-            if (index, polygon) not in number_of:
-                continue
-            for edge in range(int(face["count"])):
-                other = int(face["neighbours"][edge]) - 1
-                # Each portal is told of by both its polygons.
-                if not polygon < other < _BEYOND - 1 or (index, other) not in number_of:
-                    continue
-                back = np.flatnonzero(tile.polygons[other]["neighbours"] == polygon + 1)
-                a, b = face["vertices"][edge], face["vertices"][(edge + 1) % int(face["count"])]
-                for facing in back.tolist():
-                    ring = tile.polygons[other]["vertices"][: int(tile.polygons[other]["count"])]
-                    if facing < len(ring) and {ring[facing], ring[(facing + 1) % len(ring)]} == {a, b}:
-                        mine, theirs = number_of[index, polygon], number_of[index, other]
-                        yield mine, edge, theirs, facing, (tile.vertices[a], tile.vertices[b])
+_Joins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+"""Portals: polygons (K, 2), edges (K, 2) and ends (K, 2, 3)."""
 
 
-def _seams(tiles: list[_Tile], number_of: dict[tuple[int, int], int]) -> Iterator[_Join]:
+def _listed(joins: Iterator[_Join]) -> _Joins:
+    rows = list(joins)
+    return (
+        np.array([(a, b) for a, _, b, _, _ in rows], np.int64).reshape(-1, 2),
+        np.array([(i, j) for _, i, _, j, _ in rows], np.int64).reshape(-1, 2),
+        np.array([span for *_, span in rows], np.float64).reshape(-1, 2, 3),
+    )
+
+
+def _inner(sheet: _Sheet) -> _Joins:
+    """Portals within a tile."""
+    faces = sheet.tile.polygons
+    used = np.arange(6) < faces["count"][:, None]
+    within = used & (faces["neighbours"] != 0) & (faces["neighbours"] & _BEYOND == 0)
+    here, edge = np.nonzero(within)
+    there = faces["neighbours"][here, edge].astype(np.int64) - 1
+    # Each portal is told of by both its polygons.
+    once = (here < there) & (sheet.number[here] >= 0) & (sheet.number[there] >= 0)
+    here, edge, there = here[once], edge[once], there[once]
+    following = _next(faces)
+    a, b = faces["vertices"][here, edge], faces["vertices"][here, following[here, edge]]
+    c = faces["vertices"][there]
+    d = np.take_along_axis(c, following[there], axis=1)
+    facing = within[there] & (faces["neighbours"][there] == here[:, None] + 1)
+    facing &= ((c == b[:, None]) & (d == a[:, None])) | ((c == a[:, None]) & (d == b[:, None]))
+    met = facing.any(axis=1)
+    pairs = np.stack([sheet.number[here], sheet.number[there]], axis=1)
+    edges = np.stack([edge, facing.argmax(axis=1)], axis=1)
+    ends = np.stack([sheet.tile.vertices[a], sheet.tile.vertices[b]], axis=1)
+    return pairs[met], edges[met], ends[met]
+
+
+def _seams(sheets: list[_Sheet]) -> Iterator[_Join]:
     """Portals between tiles: where edges that look at each other overlap."""
     borders: dict[tuple[int, int, int], list[tuple[int, int, NDArray[np.float64]]]] = {}
-    for index, tile in enumerate(tiles):
-        for polygon, face in enumerate(tile.polygons):
-            if (index, polygon) not in number_of:
-                continue
-            count = int(face["count"])
-            for edge in range(count):
-                neighbour = int(face["neighbours"][edge])
-                if neighbour & _BEYOND and neighbour & 0xFF in _TILE_AT:
-                    ends = tile.vertices[face["vertices"][[edge, (edge + 1) % count]]]
-                    key = (*tile.place, neighbour & 0xFF)
-                    borders.setdefault(key, []).append((number_of[index, polygon], edge, ends))
-    climb = max((tile.climb for tile in tiles), default=0.0)
+    for sheet in sheets:
+        faces = sheet.tile.polygons
+        looks = (np.arange(6) < faces["count"][:, None]) & (faces["neighbours"] & _BEYOND != 0)
+        following = _next(faces)
+        for polygon, edge in np.argwhere(looks & (sheet.number >= 0)[:, None]).tolist():
+            side = int(faces["neighbours"][polygon, edge]) & 0xFF
+            if side in _TILE_AT:
+                ends = sheet.tile.vertices[faces["vertices"][polygon, [edge, following[polygon, edge]]]]
+                borders.setdefault((*sheet.tile.place, side), []).append((int(sheet.number[polygon]), edge, ends))
+    climb = max((sheet.tile.climb for sheet in sheets), default=0.0)
     for (x, z, side), mine in borders.items():
         # Each pair of sides is met twice; the sides towards +x and +z do the joining.
         if side > 2:
@@ -309,31 +395,31 @@ def _between(low: NDArray[np.float64], high: NDArray[np.float64], axis: int, at:
     return low + (at - low[axis]) / max(high[axis] - low[axis], 1e-12) * (high - low)
 
 
-def _leaps(tiles: list[_Tile], number_of: dict[tuple[int, int], int]) -> Iterator[_Join]:
+def _leaps(sheets: list[_Sheet]) -> Iterator[_Join]:
     """Portals of off-mesh connections: a point of the polygon at either end."""
-    for index, tile in enumerate(tiles):
-        for connection in tile.off_mesh:
-            link = number_of.get((index, int(connection["polygon"])))
-            if link is None:
+    for sheet in sheets:
+        for connection in sheet.tile.off_mesh:
+            link = int(sheet.number[connection["polygon"]])
+            if link < 0:
                 continue
             for end, place in enumerate(connection["ends"].astype(np.float64)):
-                landing = _landing(tiles, number_of, place, float(connection["radius"]), tile.climb)
+                landing = _landing(sheets, place, float(connection["radius"]), sheet.tile.climb)
                 if landing is not None:
                     yield link, end, landing, 0, (place, place)
 
 
-def _landing(
-    tiles: list[_Tile], number_of: dict[tuple[int, int], int], place: NDArray[np.float64], radius: float, climb: float
-) -> int | None:
-    best = (radius + 1e-6, None)
-    for (index, polygon), number in number_of.items():
-        face = tiles[index].polygons[polygon]
-        points = tiles[index].vertices[face["vertices"][: int(face["count"])]]
-        if len(points) < 3 or abs(points[:, 1] - place[1]).min() > climb + np.ptp(points[:, 1]):
-            continue
-        apart = _apart(points[:, [0, 2]], place[[0, 2]])
-        if apart < best[0]:
-            best = apart, number
+def _landing(sheets: list[_Sheet], place: NDArray[np.float64], radius: float, climb: float) -> int | None:
+    """The polygon nearest to `place`, at most `radius` metres aside."""
+    best: tuple[float, int | None] = (radius + 1e-6, None)
+    for sheet in sheets:
+        for polygon in sheet.kept.tolist():
+            face = sheet.tile.polygons[polygon]
+            points = sheet.tile.vertices[face["vertices"][: int(face["count"])]]
+            if len(points) < 3 or abs(points[:, 1] - place[1]).min() > climb + np.ptp(points[:, 1]):
+                continue
+            apart = _apart(points[:, [0, 2]], place[[0, 2]])
+            if apart < best[0]:
+                best = apart, int(sheet.number[polygon])
     return best[1]
 
 
@@ -346,15 +432,3 @@ def _apart(ring: NDArray[np.float64], place: NDArray[np.float64]) -> float:
         return 0.0
     share = np.clip((offset * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-18), 0.0, 1.0)
     return float(np.linalg.norm(offset - share[:, None] * way, axis=1).min())
-
-
-def _turn(points: NDArray[np.float64]) -> float:
-    """Twice the area of a polygon seen from above, positive when it turns from +x towards +z."""
-    x, z = points[:, 0], points[:, 2]
-    return float((x * np.roll(z, -1) - np.roll(x, -1) * z).sum())
-
-
-def _area(triangles: NDArray[np.float64]) -> float:
-    return float(
-        np.linalg.norm(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])).sum() / 2
-    )

@@ -77,7 +77,7 @@ class _Reader:
         try:
             return [part for node, matrix in self._nodes() for part in self._mesh(node, matrix)]
         # Every reference in the JSON may point nowhere or to something of another kind.
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
             raise self._error(f"it refers to what it does not hold ({type(error).__name__}: {error})") from error
 
     def _error(self, reason: str) -> SceneError:
@@ -192,7 +192,7 @@ class _Reader:
             raise self._compressed("KHR_texture_basisu")
         try:
             return Image.open(io.BytesIO(data))
-        except (OSError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             name = facts.get("name") or facts.get("uri", "")[:40] or number
             raise SceneError(
                 f"A texture of the scene {self.path} cannot be decoded (image {name}); export the scene again."
@@ -240,13 +240,6 @@ class _Reader:
 
     def _view(self, number: int) -> memoryview:
         facts = self._facts["bufferViews"][number]
-        # Files with a fallback keep it in the view itself.
-        if (
-            "EXT_meshopt_compression" in facts.get("extensions", {})
-            and "uri" not in self._facts["buffers"][facts["buffer"]]
-            and facts["buffer"] != 0
-        ):
-            raise self._compressed("EXT_meshopt_compression")
         data = self._buffer(facts["buffer"])
         start, length = facts.get("byteOffset", 0), facts["byteLength"]
         if not 0 <= start <= start + length <= len(data):
@@ -258,7 +251,7 @@ class _Reader:
             facts = self._facts["buffers"][number]
             if "uri" in facts:
                 self._buffers[number] = self._uri(facts["uri"])
-            elif self._chunk is not None:
+            elif number == 0 and self._chunk is not None:
                 self._buffers[number] = self._chunk
             else:
                 raise self._error("its binary part is missing")

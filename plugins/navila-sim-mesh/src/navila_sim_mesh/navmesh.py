@@ -15,8 +15,8 @@ from scipy.sparse import csgraph
 
 #: How far from a point the polygon it belongs to is looked for, metres aside and up or down, as habitat does.
 REACH_ASIDE, REACH_UP = 2.0, 4.0
-#: Side of the squares polygons are filed under, metres.
-_SQUARE = 0.5
+#: Least side of the squares polygons are filed under, metres, and most squares along a side of the mesh.
+_SQUARE, _SQUARES = 0.5, 2000
 #: What stopped at a wall is moved this far towards the middle of its polygon, metres: a wall may have no thickness.
 _NUDGE = 1e-4
 #: A move shorter than wanted by more than this is a collision, metres; habitat's value.
@@ -201,8 +201,9 @@ class NavMesh:
     def _filed(self, x: float, z: float, reach: float) -> list[int]:
         """Polygons to walk on whose bounds come within `reach` metres of (x, z) along each axis."""
         index = self._index
-        low = max(0, math.floor((x - reach - index.x0) / _SQUARE)), max(0, math.floor((z - reach - index.z0) / _SQUARE))
-        high = math.floor((x + reach - index.x0) / _SQUARE), math.floor((z + reach - index.z0) / _SQUARE)
+        side = index.side
+        low = max(0, math.floor((x - reach - index.x0) / side)), max(0, math.floor((z - reach - index.z0) / side))
+        high = math.floor((x + reach - index.x0) / side), math.floor((z + reach - index.z0) / side)
         high = min(index.columns - 1, high[0]), min(index.rows - 1, high[1])
         squares = [
             index.numbers[index.first[row * index.columns + low[0]] : index.first[row * index.columns + high[0] + 1]]
@@ -364,6 +365,7 @@ class Polygon:
 class _Index:
     """Polygons filed under the squares their bounds touch."""
 
+    side: float
     x0: float
     z0: float
     rows: int
@@ -375,8 +377,9 @@ class _Index:
     def of(cls, bounds: NDArray[np.float64], numbers: NDArray[np.int64]) -> _Index:
         box = bounds[numbers]
         x0, z0 = box[:, :2].min(axis=0).tolist()
-        low = np.floor((box[:, :2] - (x0, z0)) / _SQUARE).astype(np.int64)
-        high = np.floor((box[:, 2:] - (x0, z0)) / _SQUARE).astype(np.int64)
+        side = max(_SQUARE, float((box[:, 2:].max(axis=0) - (x0, z0)).max()) / _SQUARES)
+        low = np.floor((box[:, :2] - (x0, z0)) / side).astype(np.int64)
+        high = np.floor((box[:, 2:] - (x0, z0)) / side).astype(np.int64)
         columns, rows = (high.max(axis=0) + 1).tolist()
         wide, deep = (high - low + 1).T
         owner = np.repeat(np.arange(len(numbers)), wide * deep)
@@ -384,7 +387,7 @@ class _Index:
         square = (low[owner, 1] + place // wide[owner]) * columns + low[owner, 0] + place % wide[owner]
         order = np.argsort(square, kind="stable")
         first = np.searchsorted(square[order], np.arange(rows * columns + 1))
-        return cls(x0=x0, z0=z0, rows=rows, columns=columns, numbers=numbers[owner[order]], first=first)
+        return cls(side=side, x0=x0, z0=z0, rows=rows, columns=columns, numbers=numbers[owner[order]], first=first)
 
 
 def _closest(x: float, z: float, x0: float, z0: float, x1: float, z1: float) -> Plan:

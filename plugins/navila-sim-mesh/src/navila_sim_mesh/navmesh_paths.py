@@ -21,8 +21,8 @@ from scipy.sparse import csgraph
 
 from navila_sim_mesh.navmesh import NavMesh
 
-#: Greatest distance between the points of a portal that paths are searched over, metres.
-SPACING = 0.5
+#: Distance between the points of a portal that paths are searched over, metres, and most pieces it is cut into.
+SPACING, MOST_PIECES = 0.5, 12
 #: First points tried from a start: any that the field takes for at most so much farther than the best.
 _DOUBT = 1.03
 _TRIED = 2
@@ -48,7 +48,8 @@ class NavMeshPaths:
         self.mesh = mesh
         ends = mesh.portals.ends
         pieces = np.ceil(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1) / SPACING).astype(np.int64)
-        counts = np.maximum(pieces, 0) + 1
+        pieces = np.minimum(pieces, MOST_PIECES)
+        counts = pieces + 1
         self._portal = np.repeat(np.arange(len(ends)), counts)
         first = np.cumsum(counts) - counts
         share = (np.arange(counts.sum()) - first[self._portal]) / np.maximum(pieces, 1)[self._portal]
@@ -199,7 +200,8 @@ class NavMeshPaths:
             keep &= ~(mesh.one_way[owner[a]] & (edges[a] < edges[b]))
         # Points of one portal are in sight of each other across both its polygons, but linked once.
         count = len(self._points)
-        a, b = np.divmod(np.unique(points[a[keep]] * count + points[b[keep]]), max(count, 1))
+        pair = np.sort(points[a[keep]] * count + points[b[keep]])
+        a, b = np.divmod(pair[np.diff(pair, prepend=-1) > 0], max(count, 1))
         length = np.linalg.norm(self._points[a] - self._points[b], axis=1)
         return sparse.csr_array((np.maximum(length, 1e-12), (a, b)), shape=(count, count))
 

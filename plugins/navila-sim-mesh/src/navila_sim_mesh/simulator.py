@@ -225,6 +225,11 @@ class MeshSimulator(ProceduralSimulator):
             done=state.done,
         )
 
+    def _scene_file(self, scene_id: str) -> Path:
+        # VLN-CE's scene ids count from `scene_datasets` below its data folder; either may be given as the root.
+        below = self.scene_root / "scene_datasets" / scene_id
+        return below if below.is_file() else self.scene_root / scene_id
+
     def _house(self, scene_id: str) -> HouseWorld:
         world = self._world(scene_id)
         if not isinstance(world, HouseWorld):
@@ -240,7 +245,7 @@ class MeshSimulator(ProceduralSimulator):
             # Procedural houses need none of what reads files.
             from navila_sim_mesh.scan import ScanWorld
 
-            world: World = ScanWorld.load(scene_id, self.scene_root / scene_id, self.embodiment, self._up)
+            world: World = ScanWorld.load(scene_id, self._scene_file(scene_id), self.embodiment, self._up)
         else:
             world = HouseWorld(scene_id, seed, self.embodiment.agent_radius)
         self._worlds[scene_id] = world
