@@ -153,21 +153,27 @@ def test_another_body_than_the_served_one_is_refused(remote: RemoteSimulator) ->
 
 
 @pytest.fixture(scope="module")
-def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the server's file, run as its own program with a user's environment."""
+def hall_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address and stderr of the server's file, run as its own program with a user's environment."""
     folder = tmp_path_factory.mktemp("hall")
     (folder / "hall.py").write_text(HALL)
     (folder / "navila_sim_server.py").write_bytes(SERVER.read_bytes())
     command = [sys.executable, "navila_sim_server.py", "--env", "hall:Hall", "--port", "0"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with (folder / "told").open("w") as told:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=told, text=True)
     assert process.stdout is not None
-    yield process.stdout.readline().split()[-1]
+    yield process.stdout.readline().split()[-1], folder / "told"
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert out == "The simulator server is closed.\n"
-    assert "Traceback" not in err
-    assert "sent b'GET / HT', which is not of navila's simulator protocol, and is disconnected" in err
+    assert "Traceback" not in (folder / "told").read_text()
+
+
+@pytest.fixture
+def hall(hall_server: tuple[str, Path]) -> str:
+    """Its address."""
+    return hall_server[0]
 
 
 def test_any_object_with_reset_and_step_is_walked(hall: str) -> None:
@@ -200,11 +206,13 @@ def test_a_simulator_that_dies_or_hangs_costs_one_episode(hall: str) -> None:
     simulator.close()
 
 
-def test_a_server_is_not_disturbed_by_strangers(hall: str) -> None:
+def test_a_server_is_not_disturbed_by_strangers(hall: str, hall_server: tuple[str, Path]) -> None:
     host, port = hall.split(":")
     with socket.create_connection((host, int(port))) as stranger:
         stranger.sendall(b"GET / HT")
         assert stranger.recv(100) == b""
+    told = hall_server[1].read_text()
+    assert "sent b'GET / HT', which is not of navila's simulator protocol, and is disconnected." in told
     simulator = RemoteSimulator(address=hall)
     simulator._connect()
     assert simulator._socket is not None

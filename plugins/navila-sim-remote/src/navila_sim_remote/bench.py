@@ -76,6 +76,7 @@ class ModelServer:
             Navigator(model, num_frames, max_new_tokens=max_new_tokens, decoding=decoding) for _ in range(batch_size)
         ]
         self._waiting: queue.Queue[Question] = queue.Queue()
+        self._closed = False
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=128)
         threading.Thread(target=self._accept, daemon=True).start()
@@ -88,6 +89,7 @@ class ModelServer:
 
     def close(self) -> None:
         """Take no more connections."""
+        self._closed = True
         with contextlib.suppress(OSError):
             # Wakes up whoever waits in accept.
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -120,11 +122,15 @@ class ModelServer:
             question.answer.set_result(action.text)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 client, peer = self._socket.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if not self._closed:
+                    # Too many open files, say; the clients that are there may leave.
+                    click.echo(f"A client cannot be accepted ({error}).", err=True)
+                    time.sleep(1)
+                continue
             threading.Thread(target=self._serve, args=(client, f"{peer[0]}:{peer[1]}"), daemon=True).start()
 
     def _serve(self, client: socket.socket, peer: str) -> None:

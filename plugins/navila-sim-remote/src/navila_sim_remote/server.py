@@ -258,7 +258,7 @@ def observed(
     message: Message = {name: value(name) for name in ("position", "rotation", "collided", "done")}
     if queries is not None:
         message.update((name, fact) for name, fact in queries.pose().items() if message[name] is None)
-    for name in ("rgb", "position", "rotation"):
+    for name in ("rgb", "position", "rotation") if images else ("position", "rotation"):
         if value(name) is None and message.get(name) is None:
             raise TypeError(f"The environment's observation has no {name!r}.")
     depth = value("depth")
@@ -624,6 +624,7 @@ class Server:
         self.max_clients = max_clients
         self.processes: set = set()
         self._clients = 0
+        self._closed = False
         self._lock = threading.Lock()
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -642,15 +643,20 @@ class Server:
 
     def accept(self) -> None:
         """Take clients until the server is closed."""
-        while True:
+        while not self._closed:
             try:
                 client, peer = self.socket.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if not self._closed:
+                    # Too many open files, say; the clients that are there may leave.
+                    print(f"A client cannot be accepted ({error}).", file=sys.stderr, flush=True)
+                    time.sleep(1)
+                continue
             threading.Thread(target=self._serve, args=(client, f"{peer[0]}:{peer[1]}"), daemon=True).start()
 
     def close(self) -> None:
         """Take no more clients and end the environments' processes."""
+        self._closed = True
         with contextlib.suppress(OSError):
             # Wakes up whoever waits in accept.
             self.socket.shutdown(socket.SHUT_RDWR)
@@ -665,26 +671,26 @@ class Server:
             self._clients += 1
             full = self._clients > self.max_clients
         try:
-            with tuned(client):
-                first = receive_content(client, time.monotonic() + PATIENCE)
-                if first is None:
-                    return
-                if full:
-                    message = f"The server has {self.max_clients} clients already, which is its limit."
-                    send(client, {"id": unpack(first).get("id"), "error": message, "kind": "Full"})
-                    return
-                near, far = socket.socketpair()
-                with near:
-                    process = self.start(far)
-                    if process is not None:
-                        far.close()
-                        self.processes.add(process)
-                    self._relay(client, near, process, first)
+            first = receive_content(tuned(client), time.monotonic() + PATIENCE)
+            if first is None:
+                return
+            if full:
+                message = f"The server has {self.max_clients} clients already, which is its limit."
+                send(client, {"id": unpack(first).get("id"), "error": message, "kind": "Full"})
+                return
+            near, far = socket.socketpair()
+            with near:
+                process = self.start(far)
+                if process is not None:
+                    far.close()
+                    self.processes.add(process)
+                self._relay(client, near, process, first)
         except ProtocolError as error:
             print(f"{peer} {error}, and is disconnected.", file=sys.stderr, flush=True)
         except OSError as error:
             print(f"{peer} is disconnected ({error}).", file=sys.stderr, flush=True)
         finally:
+            client.close()
             if process is not None:
                 process.kill()
                 process.wait()
