@@ -155,6 +155,8 @@ def test_wrong_and_wordy_answers_score_what_the_rules_say(data: Path, tmp_path: 
         ("30° or 145°", "choice", None),
         ("Answer: B", "choice", "B"),
         ("That makes 1,234.5 in all", "float", "1234.5"),
+        ("from 2007-2008", "integer", "2008"),
+        ("x = \N{MINUS SIGN}5 of H2O", "integer", "-5"),
         ("There are none", "integer", None),
         ("Nothing", "list", None),
         ("Paris.", "text", "Paris."),

@@ -50,9 +50,11 @@ class LmmsTask(QuestionBenchmark):
         return cls()
 
     def run(self, request: Request) -> Results:
+        from navila_eval.question_run import run_questions
+
         # `--limit` is lmms-eval's: of each task of a group, not of all together.
-        alone = type(self)(limit=request.limit if self.limit is None else self.limit)
-        return super(LmmsTask, alone).run(replace(request, limit=None))
+        limited = LmmsTask(limit=request.limit if self.limit is None else self.limit)
+        return run_questions(limited, replace(request, limit=None))
 
     def questions(self, split: str, data_root: Path) -> list[Question]:
         taken: list[Asked] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 #: Of each task, group and tag the metrics its file names.
 Names = Mapping[str, list[str]]
 
-_FIELD = re.compile(r"^(task|group|tag|class)[ \t]*:[ \t]*([^#\n]*)", re.MULTILINE)
+_FIELD = re.compile(r"^(task|group|tag)[ \t]*:[ \t]*([^#\n]*)", re.MULTILINE)
 #: Others, such as lists of tags, cannot be asked for by name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _METRIC = re.compile(r"^[ \t]*-[ \t]+metric[ \t]*:[ \t]*([^#\n]+)", re.MULTILINE)
@@ -32,7 +32,7 @@ def installed_names() -> Names:
     folder = Path(found.submodule_search_locations[0]) / "tasks"
     if not folder.is_dir():
         return {}
-    return _kept(folder) or {}
+    return _kept(folder)
 
 
 def _kept(folder: Path) -> Names:

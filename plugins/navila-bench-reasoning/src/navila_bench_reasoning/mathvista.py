@@ -121,7 +121,7 @@ def find_answer(reply: str, question_type: str, answer_type: str, choices: Seque
         named = [letter for letter, text in options.items() if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", reply)]
         return strict_choice(reply, list(options), options) or (named[0] if len(named) == 1 else None)
     if answer_type in ("integer", "float"):
-        numbers = re.findall(r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)", reply)
+        numbers = re.findall(r"(?<![\w.])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)", reply.replace("\N{MINUS SIGN}", "-"))
         return numbers[-1].replace(",", "") if numbers else None
     lists = re.findall(r"\[[^\[\]]*\]", reply) if answer_type == "list" else [reply]
     return lists[-1] if lists else None

@@ -155,7 +155,7 @@ class Mmmu(QuestionBenchmark):
             return Question(
                 id=row["id"],
                 prompt=[*images, text],
-                reference=_truth(row["answer"], kind),
+                reference=_truth(row["answer"], several=kind == "open" and self.profile == "navila"),
                 facts={"question_type": kind, "options": options, "subject": subject_of(row["id"])},
                 settings={"max_new_tokens": 16} if self.profile == "lmms" else {},
             )
@@ -173,11 +173,11 @@ def prompt_text(question: str, options: Sequence[str], profile: Profile) -> str:
     return f"{question}\n" + "\n".join(f"{letter}. {text}" for letter, text in pairs) + f"\n\n{_BY_LETTER}"
 
 
-def _truth(answer: str, kind: str) -> str | list[str] | None:
-    """The answer, or all answers where it is written as a list; None where it is not published."""
+def _truth(answer: str | None, *, several: bool) -> str | list[str] | None:
+    """The answer, or each of several that are written as a list, which lmms-eval takes as one text; None if unknown."""
     if answer in ("", "?", None):
         return None
-    if kind == "open" and answer.startswith("["):
+    if several and answer.startswith("["):
         return [str(one) for one in ast.literal_eval(answer)]
     return answer
 
