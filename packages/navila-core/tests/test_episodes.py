@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,24 @@ def write_r2r(folder: Path, **changes: Any) -> Path:
     record = {key: value for key, value in (R2R_RECORD | changes).items() if value != "removed"}
     path.write_bytes(gzip.compress(json.dumps({"episodes": [record]}).encode()))
     return path
+
+
+def test_a_file_of_vln_ce_isaac_is_turned_to_habitats_axes(tmp_path: Path) -> None:
+    half = math.sqrt(0.5)
+    path = write_r2r(
+        tmp_path,
+        start_position=[1.0, 2.0, 0.5],
+        start_rotation=[half, 0.0, 0.0, half],  # w first, a quarter to the left of +x: along +y
+        goals=[{"position": [1.0, 5.0, 0.5], "radius": 3.0}],
+        reference_path=[[1.0, 2.0, 0.5], [1.0, 5.0, 0.5]],
+        gt_locations=[[1.0, 2.0, 0.5], [1.0, 2.25, 0.5]],
+    )
+    (episode,) = read_episodes(path)
+    assert (episode.start_position, episode.goals) == ((1.0, 0.5, -2.0), ((1.0, 0.5, -5.0),))
+    assert episode.start_rotation == pytest.approx((0.0, 0.0, 0.0, 1.0)), "yaw 0 looks along -z, which +y became"
+    assert episode.reference_path == ((1.0, 0.5, -2.0), (1.0, 0.5, -5.0))
+    assert episode.gt_locations == ((1.0, 0.5, -2.0), (1.0, 0.5, -2.25))
+    assert "gt_locations" not in episode.info
 
 
 def test_an_r2r_file_is_read_with_its_expert_paths(tmp_path: Path) -> None:

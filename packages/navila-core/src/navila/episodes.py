@@ -7,6 +7,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _KNOWN_KEYS = frozenset(
         "goals",
         "instruction",
         "reference_path",
+        "gt_locations",
         "info",
     }
 )
@@ -36,6 +38,7 @@ _DEFAULT_RADIUS = 3.0
 def read_episodes(path: str | Path, ground_truth: str | Path | None = None) -> tuple[Episode, ...]:
     """Episodes of a VLN-CE file, with the expert paths of `ground_truth`, by default the `_gt` file next to it.
 
+    Files of VLN-CE-Isaac, whose z points up and which hold the expert paths themselves, are turned to habitat's axes.
     Keys the format does not know go into `Episode.info`; those of the instruction into `info["instruction"]`, the
     expert's actions into `info["gt_actions"]`.
 
@@ -113,7 +116,7 @@ def _episode(record: Any, where: _Where, paths: Mapping[str, Any], gt_path: Path
     if extras:
         info["instruction"] = extras
     goals, radius = _goals(record.get("goals"), where)
-    locations: tuple[Position, ...] = ()
+    locations = _points(record.get("gt_locations") or [], "gt_locations", where)
     truth = paths.get(episode_id)
     if truth is not None:
         there = _Where(gt_path or where.path, where.episode)
@@ -125,7 +128,7 @@ def _episode(record: Any, where: _Where, paths: Mapping[str, Any], gt_path: Path
     distance = info.pop("geodesic_distance", None)
     if distance is not None and not _is_number(distance):
         raise where.error("info.geodesic_distance", "is not a number")
-    return Episode(
+    episode = Episode(
         episode_id=episode_id,
         trajectory_id=_identifier(record, "trajectory_id", where) if "trajectory_id" in record else "",
         scene_id=_text(record, "scene_id", where).removeprefix(_SCENES_PREFIX),
@@ -138,6 +141,28 @@ def _episode(record: Any, where: _Where, paths: Mapping[str, Any], gt_path: Path
         gt_locations=locations,
         geodesic_distance=None if distance is None else float(distance),
         info=info,
+    )
+    return _from_isaac(episode) if "gt_locations" in record else episode
+
+
+def _from_isaac(episode: Episode) -> Episode:
+    """An episode of VLN-CE-Isaac, known by its expert path within: z points up, and a robot that is not turned looks
+    along +x; its quaternion is (w, x, y, z)."""
+
+    def turned(points: tuple[Position, ...]) -> tuple[Position, ...]:
+        return tuple((x, z, -y) for x, y, z in points)
+
+    w, x, y, z = episode.start_rotation
+    # Habitat's yaw 0 looks along -z, which is a quarter to the left of +x.
+    yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)) - math.pi / 2
+    (start,) = turned((episode.start_position,))
+    return replace(
+        episode,
+        start_position=start,
+        start_rotation=(0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)),
+        goals=turned(episode.goals),
+        reference_path=turned(episode.reference_path),
+        gt_locations=turned(episode.gt_locations),
     )
 
 

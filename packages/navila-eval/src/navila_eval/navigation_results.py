@@ -77,6 +77,7 @@ def summarise(
             "stopped": sum(record["outcome"] == "stopped" for record in records),
             "timed_out": sum(record["outcome"] == "time-out" for record in records),
             "failed": len(failed),
+            "without_goal": sum(not record["goals"] for record in records),
             "without_finite_distance": len(records) - len(values["ne"]),
             "decisions": len(decisions),
             "unparsed": sum(decision["status"] == "unparsed" for decision in decisions),

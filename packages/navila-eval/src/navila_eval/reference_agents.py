@@ -50,7 +50,8 @@ class ReplayAgent(_StepByStep[Iterator[int]]):
     def _actions(self, episode: Episode) -> Iterator[int]:
         if not episode.info.get("gt_actions"):
             raise DataError(f"Episode {episode.episode_id} has no recorded actions: use the agent reference or expert.")
-        yield from episode.info["gt_actions"]
+        # RxR's actions 4 and 5 look up and down, which no task here goes by.
+        yield from (action for action in episode.info["gt_actions"] if action not in (4, 5))
         while True:
             yield STOP
 

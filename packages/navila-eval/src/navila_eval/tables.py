@@ -19,7 +19,7 @@ def results_table(title: str, results: Results) -> Table:
     for name, value in results.metrics.items():
         table.add_row(name, _number(value), _interval(results.intervals.get(name)))
     counters = results.content.get("counters", {})
-    for name in ("timed_out", "failed", "unparsed", "without_verdict"):
+    for name in ("without_goal", "timed_out", "failed", "unparsed", "without_verdict"):
         if counters.get(name):
             table.add_row(name.replace("_", " "), str(counters[name]), "")
     return table
