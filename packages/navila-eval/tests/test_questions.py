@@ -409,6 +409,9 @@ def test_an_endpoint_answers_in_place_of_a_model(server: Any, tmp_path: Path) ->
     assert results.failed == 1
     content = asked[0]["messages"][0]["content"]
     assert [part["type"] for part in content] == ["image_url", "text"]
+    replies[:] = [""]
+    empty = run_questions(Colours(questions(2)), request(tmp_path / "empty", endpoint=endpoint))
+    assert (empty.failed, empty.content["counters"]["unparsed"]) == (0, 2), "nothing is an answer, too"
     assert asked[0]["max_tokens"] == 64
     assert asked[0]["temperature"] == 0.0
 

@@ -72,6 +72,7 @@ class Endpoint:
         messages: Sequence[Mapping[str, Any]],
         *,
         wait: Callable[[float], object] = time.sleep,
+        may_be_empty: bool = False,
         **settings: Any,
     ) -> str:
         """The answer to a conversation in OpenAI's form.
@@ -82,6 +83,7 @@ class Endpoint:
         Args:
             messages: `{"role": …, "content": …}`, the content a text or a list of parts (`text_part`, `image_part`).
             wait: what pauses between two attempts.
+            may_be_empty: an empty answer is one, as of a model that is scored; else it is asked for again.
             **settings: `temperature`, `max_tokens`, `seed` and whatever else the server takes.
 
         Raises:
@@ -103,7 +105,7 @@ class Endpoint:
                 continue
             if status == 200:
                 text = _text(answer)
-                if text:
+                if text or (text == "" and may_be_empty):
                     return text
                 problem = "an empty answer" if text == "" else f"no chat completion ({self._quoted(answer)})"
                 continue

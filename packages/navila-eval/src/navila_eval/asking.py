@@ -116,7 +116,7 @@ def answer_by_endpoint(
         try:
             content = [part for item in question.prompt for part in _endpoint_parts(item, num_frames)]
             message = {"role": "user", "content": content}
-            return Outcome(output=endpoint.ask([message], seed=seed, **_endpoint_settings(settings)))
+            return Outcome(output=endpoint.ask([message], seed=seed, may_be_empty=True, **_endpoint_settings(settings)))
         except (ConfigError, EndpointError):
             raise
         except UnreachableError as error:

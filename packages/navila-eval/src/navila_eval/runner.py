@@ -109,7 +109,7 @@ def run_tasks(
             # One task alone: its own words and exit code; a bug keeps its traceback.
             if len(tasks) * len(perturbed) == 1:
                 raise
-            if not isinstance(error, NavilaError):
+            if not isinstance(error, (NavilaError, OSError)):
                 traceback.print_exc()
             outcomes.append((label, error))
             continue
