@@ -67,6 +67,8 @@ class _Frame:
 
     jpeg: bytes
     decision: Mapping[str, Any]
+    label: str
+    """What was executed."""
     x: float
     y: float
 
@@ -269,22 +271,24 @@ def _figure(frame: _Frame) -> str:
     return (
         f'<figure class="frame{unparsed}" data-x="{frame.x:.1f}" data-y="{frame.y:.1f}" title="{title}">'
         f'<img src="{image_uri(frame.jpeg)}" alt="{title}" loading="lazy">'
-        f"<span>{decision['step']}</span><figcaption>{_action_label(decision['primitives'])}</figcaption></figure>"
+        f"<span>{decision['step']}</span><figcaption>{frame.label}</figcaption></figure>"
     )
 
 
-def _action_label(primitives: Sequence[int]) -> str:
+def _action_label(primitives: Sequence[int], body: Mapping[str, Any]) -> str:
     kind, count = (primitives[0] if primitives else 0), len(primitives)
-    labels = {FORWARD: f"↑ {25 * count} cm", LEFT: f"↶ {15 * count}°", RIGHT: f"↷ {15 * count}°"}
+    ahead, turned = 100 * body["forward_step"] * count, body["turn_angle"] * count
+    labels = {FORWARD: f"↑ {ahead:g} cm", LEFT: f"↶ {turned:g}°", RIGHT: f"↷ {turned:g}°"}
     return labels.get(kind, "■ stop")
 
 
 def _frames(run: _Run, record: Record, facts: Mapping[str, Any] | None, limit: int) -> list[_Frame]:
     paths = kept_frames(run.folder / PICTURES, record["episode_id"])
-    frames = []
+    frames, body = [], run.results["run"]["embodiment"]
     for decision in _spread([d for d in record["decisions"] if d["step"] in paths], limit):
         x, y = map_point(facts, record["positions"][decision["step"]]) if facts else (0.0, 0.0)
-        frames.append(_Frame(paths[decision["step"]].read_bytes(), decision, x, y))
+        label = _action_label(decision["primitives"], body)
+        frames.append(_Frame(paths[decision["step"]].read_bytes(), decision, label, x, y))
     return frames
 
 
