@@ -73,7 +73,8 @@ class LmmsTask(QuestionBenchmark):
     def score(self, records: Sequence[Record]) -> Scores:
         of = records[0]["facts"]["of"]
         outputs = {record["id"]: record["output"] for record in records}
-        limit = max(Counter(record["facts"]["task"] for record in records).values())
+        documents = {(record["facts"]["task"], _document(record)) for record in records}
+        limit = max(Counter(task for task, _ in documents).values())
         with tempfile.TemporaryDirectory() as folder:
             found = _evaluate(of, lambda asked: [outputs[one.id] for one in asked], limit, folder=folder)
             written = sorted(path for path in Path(folder).rglob("*") if path.is_file())
@@ -100,9 +101,7 @@ class LmmsTask(QuestionBenchmark):
         }
         return Scores(
             metrics=metrics,
-            samples=[
-                _figures(said.get("/".join(r["id"].split("/")[:2]), {}), r["facts"]["task"], places) for r in records
-            ],
+            samples=[_figures(said.get(_document(r), {}), r["facts"]["task"], places) for r in records],
             intervals=intervals,
             tables={"As lmms-eval has it": found["results"]},
             paths={name: f"results/{key}" for name, key in places.items()},
@@ -186,9 +185,11 @@ def _evaluate(
             first = error
             while first.__cause__ is not None:
                 first = first.__cause__
+            kind = type(first).__name__
+            said = reason(first).removeprefix(f"{kind}: ")
             raise NavilaError(
-                f"lmms-eval {_version()} cannot run its task {name} ({type(first).__name__}: {reason(first)}): if it "
-                "lacks data or a package, fetch it as lmms-eval's documentation of the task says."
+                f"lmms-eval {_version()} cannot run its task {name} ({kind}: {said}): if it lacks data or a package, "
+                "fetch it as lmms-eval's documentation of the task says."
             ) from error
 
 
@@ -262,6 +263,11 @@ def _key(path: str, figures: Mapping[str, float]) -> str | None:
         if found:
             return found[0]
     return None
+
+
+def _document(record: Record) -> str:
+    """`TASK/DOCUMENT`, whichever time it was asked."""
+    return "/".join(record["id"].split("/")[:2])
 
 
 def _figures(sample: Mapping[str, Any], task: str, places: Mapping[str, str]) -> dict[str, float]:
