@@ -141,6 +141,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(package))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # All plugins, in a host of its own: other tests of this process are not to see the stand-in's tasks.
+    monkeypatch.setenv("NAVILA_PLUGINS", ",")
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "lmms_eval"]:
         del sys.modules[name]
