@@ -79,7 +79,8 @@ class ModelServer:
         self._closed = False
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=128)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     @property
     def address(self) -> str:
@@ -94,6 +95,8 @@ class ModelServer:
             # Wakes up whoever waits in accept.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        # A thread that wakes up while the interpreter ends can take the process down.
+        self._accepting.join(5)
 
     def decide(self) -> None:
         """Wait for questions and answer those that are there, at most a batch of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,6 +144,9 @@ def serve(
 
     from navila_sim_remote.stopping import listening, until_stopped
 
+    # A port that is taken is told before minutes go into loading.
+    with listening(host, port):
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     loaded = load_for({"model_path": model, "template": template, **loading})
 
     from navila_sim_remote.bench import ModelServer

@@ -772,7 +772,8 @@ def _until_stopped(server: Server, wait: Callable[[], Any]) -> None:
     """Accept clients in a thread, and do `wait` here again and again until SIGTERM or Ctrl-C."""
     signal.signal(signal.SIGTERM, _stop)
     print(f"A simulator server for navila listens at {server.address}", flush=True)
-    threading.Thread(target=server.accept, daemon=True).start()
+    accepting = threading.Thread(target=server.accept, daemon=True)
+    accepting.start()
     try:
         while True:
             wait()
@@ -780,6 +781,8 @@ def _until_stopped(server: Server, wait: Callable[[], Any]) -> None:
         print("The simulator server is closed.", flush=True)
     finally:
         server.close()
+        # A thread that wakes up while the interpreter ends can take the process down.
+        accepting.join(5)
 
 
 def _stop(_signal: int, _frame: Any) -> None:

@@ -75,7 +75,8 @@ class BackgroundServer:
         self._first: dict[Embodiment | None, Simulator] = {}
         self._lock = threading.Lock()
         self._server = Server(self._start, host, port, max_clients)
-        threading.Thread(target=self._server.accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._server.accept, daemon=True)
+        self._accepting.start()
 
     @property
     def address(self) -> str:
@@ -85,6 +86,7 @@ class BackgroundServer:
     def close(self) -> None:
         """Take no more clients."""
         self._server.close()
+        self._accepting.join(5)
 
     def _start(self, end: socket.socket) -> None:
         threading.Thread(target=self._answer, args=(end,), daemon=True).start()
