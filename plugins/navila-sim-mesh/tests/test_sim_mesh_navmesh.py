@@ -7,16 +7,20 @@ import struct
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
 from navila.errors import SceneError
 from navila.simulation import Embodiment, Episode
+from navila_sim_mesh.agent import Pose
 from navila_sim_mesh.detour import read_navmesh
+from navila_sim_mesh.expert import expert_walk
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.navmesh_cache import cached_navmesh
 from navila_sim_mesh.navmesh_paths import NavMeshPaths, length_of, string_pull
+from navila_sim_mesh.scan import ScanWorld
 from navila_sim_mesh.simulator import MeshSimulator
 from scipy import sparse
 from scipy.sparse import csgraph
@@ -264,6 +268,28 @@ def test_distances_among_obstacles_are_those_of_brute_force(tmp_path: Path) -> N
                 assert found >= true - 5e-3
     assert len(apart) > 5
     assert max(apart) < 0.01
+
+
+@pytest.mark.parametrize("sliding", [True, False])
+def test_the_expert_arrives_by_nearly_the_shortest_way(tmp_path: Path, sliding: bool) -> None:
+    rng, body, efficiency = np.random.default_rng(5), Embodiment(sliding=sliding), []
+    for trial in range(2):
+        rings = jittered(rng, 8, rng.uniform(size=(8, 8)) > 0.25)
+        mesh = read_navmesh(write(tmp_path / f"{trial}.navmesh", tile_bytes(rings)))
+        no_pictures: Any = None
+        world = ScanWorld("grid", no_pictures, mesh)
+        middles = [tuple(np.mean(ring, axis=0).tolist()) for ring in rings]
+        for a, b in rng.integers(0, len(rings), (10, 2)):
+            start, goal = middles[a], middles[b]
+            shortest = world.distance(start, (goal,))
+            if not 1.0 < shortest < math.inf:
+                continue
+            pose = Pose(x=start[0], y=start[1], z=start[2], yaw=float(rng.uniform(-3, 3)))
+            walk = expert_walk(world, body, pose, (goal,), 0.5)
+            assert world.distance(walk[-1], (goal,)) < 0.5
+            efficiency.append(shortest / max(shortest, length_of(walk)))
+    assert len(efficiency) > 8
+    assert np.mean(efficiency) > 0.98
 
 
 def test_a_string_pulled_taut_is_the_shortest_through_its_portals() -> None:

@@ -89,8 +89,15 @@ def follow(pose: Pose, path: list[tuple[float, float]], ground: Ground, body: Em
 
     # Headings the agent can reach by turning; which are open depends on the position only, so it never dithers.
     headings = sorted(range(-half_circle, half_circle + 1), key=lambda k: (off(k), -k))
+    cut_short = 0
     for k in headings:
-        ahead, _ = advance(Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + k * turn)), FORWARD, ground, body)
-        if math.hypot(ahead.x - pose.x, ahead.z - pose.z) > 0.4 * body.forward_step:
-            return FORWARD if k == 0 else LEFT if k > 0 else RIGHT
-    return STOP
+        start = Pose(x=pose.x, y=pose.y, z=pose.z, yaw=wrap(pose.yaw + k * turn))
+        ahead, collided = advance(start, FORWARD, ground, body)
+        if math.hypot(ahead.x - pose.x, ahead.z - pose.z) <= 0.4 * body.forward_step:
+            continue
+        primitive = FORWARD if k == 0 else LEFT if k > 0 else RIGHT
+        if body.sliding or not collided:
+            return primitive
+        # Who cannot slide sticks to the wall a step is cut short at.
+        cut_short = cut_short or primitive
+    return cut_short or STOP
