@@ -47,7 +47,7 @@ def dry(*flags: str) -> str:
 
 def test_a_launcher_starts_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPUS_PER_NODE", raising=False)
-    given = shlex.join(["--model", "far/Model-8B", "--task", "scanqa,houses:level1"])
+    given = shlex.join(["--model", "far/Model-8B", "--tasks", "scanqa,houses:level1"])
     by_torchrun = dry("--launcher", "torchrun", "-n", "4", "--no-resume", "-o", "a=1", "-o", "b=x y")
     last = by_torchrun.splitlines()[-1]
     assert "--nproc_per_node 4" in last

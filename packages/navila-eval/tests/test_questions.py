@@ -430,6 +430,10 @@ def test_questions_of_other_settings_are_asked_apart() -> None:
     batches = batches_of(made, {"max_new_tokens": 9}, 2)
     told = [([question.id for question in batch.questions], batch.settings["max_new_tokens"]) for batch in batches]
     assert told == [(["0", "2"], 9), (["4"], 9), (["1", "3"], 2)]
+    # What is drawn for one must not depend on which others are asked with it.
+    sampled = batches_of(made, {"do_sample": True}, 2)
+    assert [len(batch.questions) for batch in sampled] == [1] * 5
+    assert len(batches_of(made, {"do_sample": True}, 2, sampled_alone=False)) == 3
 
 
 def test_walks_are_scored_again_and_compared_too(tmp_path: Path) -> None:

@@ -51,16 +51,24 @@ class Batch:
     """Its place among those of a run."""
 
 
-def batches_of(questions: Sequence[Question], settings: Mapping[str, Any], size: int) -> list[Batch]:
-    """All questions, those of the same settings together, in their order."""
+def batches_of(
+    questions: Sequence[Question], settings: Mapping[str, Any], size: int, *, sampled_alone: bool = True
+) -> list[Batch]:
+    """All questions, those of the same settings together, in their order.
+
+    Those whose answers are sampled are asked one by one where `sampled_alone`: of a batch, one would draw what the others
+    leave it.
+    """
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(repr(sorted(question.settings.items())), []).append(question)
-    parts = [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
-    return [
-        Batch(questions=part, settings={**settings, **part[0].settings}, number=number)
-        for number, part in enumerate(parts)
-    ]
+    batches: list[Batch] = []
+    for group in groups.values():
+        own = {**settings, **group[0].settings}
+        step = 1 if sampled_alone and own.get("do_sample") else size
+        for start in range(0, len(group), step):
+            batches.append(Batch(questions=group[start : start + step], settings=own, number=len(batches)))
+    return batches
 
 
 def answer(batch: Batch, ask: Ask) -> list[Outcome]:

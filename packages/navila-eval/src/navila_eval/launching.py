@@ -68,7 +68,7 @@ def given_words(context: click.Context, *, without: Collection[str]) -> list[str
             words.append((parameter.opts if value else parameter.secondary_opts)[0])
             continue
         for item in value if parameter.multiple else (value,):
-            words += [parameter.opts[-1], str(item)]
+            words += [next(flag for flag in parameter.opts if flag.startswith("--")), str(item)]
     return words
 
 

@@ -79,7 +79,7 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
     with claims:
         # Whole batches, those with some answers included: which samples are asked together decides nothing, but the
         # last bits of what is computed.
-        whole = batches_of(questions, settings, request.batch_size)
+        whole = batches_of(questions, settings, request.batch_size, sampled_alone=request.endpoint is None)
         with SampleProgress(f"{request.task} {request.split}", total=len(blank), quiet=request.quiet) as progress:
             batches = SharedBatches(whole, claims, reader, set(done), seen=progress.advance)
             first = claims.take(SAMPLES)
