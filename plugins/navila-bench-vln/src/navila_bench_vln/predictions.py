@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from navila_eval.walk import Record
-
-from navila_bench_vln.scenes import without_repeats
 
 
 def r2r_predictions(records: Sequence[Record]) -> str:
@@ -31,9 +30,13 @@ def rxr_predictions(records: Sequence[Record], instruction_ids: Mapping[str, Any
     for record in records:
         identity = instruction_ids.get(record["episode_id"]) or record["episode_id"]
         number = int(identity) if str(identity).isdigit() else identity
-        lines.append({"instruction_id": number, "path": without_repeats(record["positions"])})
+        lines.append({"instruction_id": number, "path": _without_repeats(record["positions"])})
     lines.sort(key=lambda line: (isinstance(line["instruction_id"], str), line["instruction_id"]))
     return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _without_repeats(points: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [list(point) for point, _ in itertools.groupby(points, key=tuple)]
 
 
 def _heading(rotation: Sequence[float]) -> float:

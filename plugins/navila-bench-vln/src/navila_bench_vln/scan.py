@@ -14,7 +14,7 @@ from navila_eval.navigation import NavigationTask
 
 from navila_bench_vln.markers import markers_of
 from navila_bench_vln.plan import draw_plan, standing_place
-from navila_bench_vln.scenes import SceneBenchmark
+from navila_bench_vln.scenes import SceneBenchmark, path_of
 from navila_bench_vln.walks_file import read_walks
 
 #: The picture beside results that coordinates are read from.
@@ -43,8 +43,7 @@ class Scan(SceneBenchmark):
         """
         if up not in ("y", "z"):
             raise ConfigError(f"The scene's vertical axis up is {up!r}: give y or z.")
-        self._scene = Path(scene) if scene is not None else None
-        self._instructions = Path(instructions) if instructions is not None else None
+        self._scene, self._instructions = path_of(scene), path_of(instructions)
         self._up: Any = up
         # The points of the list are in these axes: the mesh simulator must not find others by itself.
         own = {"up": up} if up == "z" or simulator == "mesh" else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +50,7 @@ class SceneBenchmark(NavigationBenchmark):
         """
         self._simulator = default_host().registry("simulator").spec(str(simulator))
         self.embodiment = named_embodiment(embodiment)
-        self._scenes = Path(scenes) if scenes is not None else None
+        self._scenes = path_of(scenes)
         if not isinstance(simulator_options or {}, Mapping):
             raise ConfigError(f'simulator_options is {simulator_options!r}: give an object such as {{"up": "z"}}.')
         self._simulator_options = dict(simulator_options or {})
@@ -126,9 +125,9 @@ def by_scene(episodes: Sequence[Episode]) -> list[Episode]:
     return sorted(episodes, key=lambda episode: order[episode.scene_id])
 
 
-def without_repeats(points: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Points without consecutive equal ones."""
-    return [list(point) for point, _ in itertools.groupby(points, key=tuple)]
+def path_of(option: str | None) -> Path | None:
+    """The path that an option names; a name of digits has been read as a number."""
+    return Path(str(option)) if option is not None else None
 
 
 def _reads_scenes(simulator: Any) -> bool:

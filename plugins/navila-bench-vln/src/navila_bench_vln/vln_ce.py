@@ -19,7 +19,7 @@ from navila_eval.navigation import NavigationTask
 from navila_eval.walk import Record
 
 from navila_bench_vln.predictions import r2r_predictions, rxr_predictions
-from navila_bench_vln.scenes import SceneBenchmark, by_scene
+from navila_bench_vln.scenes import SceneBenchmark, by_scene, path_of
 
 GET_SCENES = (
     "sign Matterport3D's terms (https://niessner.github.io/Matterport/), run its download_mp.py with --task habitat "
@@ -56,8 +56,10 @@ class R2rCe(SceneBenchmark):
             sample: let a limit draw from the whole split, by seed, where it takes the first otherwise.
         """
         super().__init__(simulator=simulator, embodiment=embodiment, scenes=scenes, simulator_options=simulator_options)
-        self._file = Path(episodes) if episodes is not None else None
-        self._dataset = dataset or self.published
+        if not isinstance(sample, bool):
+            raise ConfigError(f"sample is {sample!r}: give true or false.")
+        self._file = path_of(episodes)
+        self._dataset = str(dataset or self.published)
         self._sample = sample
 
     def episodes(
@@ -81,7 +83,7 @@ class R2rCe(SceneBenchmark):
         self.check_scenes(episodes, data_root, GET_SCENES)
         return episodes
 
-    def path_of(self, split: str) -> str:
+    def file_of(self, split: str) -> str:
         """The file of a split in the folder of the data set."""
         return f"{split}/{split}.json.gz"
 
@@ -95,10 +97,10 @@ class R2rCe(SceneBenchmark):
 
     def _published_file(self, split: str, data_root: Path) -> Path:
         folder = Path("datasets") / self._dataset
-        file = data_root / folder / self.path_of(split)
+        file = data_root / folder / self.file_of(split)
         if not file.is_file():
             raise DataError(
-                f"{folder / self.path_of(split)} is not below {data_root}: download {self._dataset}.zip, linked from "
+                f"{folder / self.file_of(split)} is not below {data_root}: download {self._dataset}.zip, linked from "
                 f"https://github.com/jacobkrantz/VLN-CE, and unpack it as {data_root / folder}, name another folder "
                 "that has datasets/ with --data-root, or a file with -o episodes=FILE."
             )
@@ -131,7 +133,7 @@ class RxrCe(R2rCe):
 
     published: ClassVar[str] = "RxR_VLNCE_v0"
 
-    def path_of(self, split: str) -> str:
+    def file_of(self, split: str) -> str:
         base, role, _ = rxr_split(split)
         return f"{base}/{base}_{role}.json.gz"
 
