@@ -10,6 +10,7 @@ from typing import Any
 from navila.errors import ConfigError, DataError
 
 from navila_eval.jsonl import dumps, read_jsonl
+from navila_eval.navigation_metrics import HEADLINE
 from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 from navila_eval.statistics import paired_difference
 
@@ -84,6 +85,7 @@ def compare(first: Path, second: Path) -> Comparison:
     alone = (len(one) - len(common), len(two) - len(common))
     if alone == (0, 0):
         means = {difference.metric for difference in differences}
+        means |= {name for name, measure in HEADLINE.items() if measure in means}
         differences += _of_the_whole(first, second, len(common), means)
     changed = {
         name: {

@@ -81,8 +81,9 @@ def compare(first: Path, second: Path, samples: int | None, as_json: bool) -> No
         if comparison.samples and (shown := samples if samples is not None else 0 if many else 10):
             console.print(samples_table(comparison, shown))
     if told is not None:
-        from navila_eval.sensitivity import sensitivity_table
+        from navila_eval.sensitivity import sensitivity_table, sentence
 
+        console.print(sentence(told), markup=False)
         console.print(sensitivity_table(told))
     for folder, places in zip((first, second), alone, strict=True):
         if places:

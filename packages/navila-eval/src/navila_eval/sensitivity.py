@@ -34,7 +34,7 @@ class Sensitivity:
     """Share of them in which both began with the same action."""
     first_difference: float | None
     """Median of the primitives executed before the two parted, where they did."""
-    end_apart: float | None
+    end_apart: float
     """Mean distance between their ends, metres."""
     differences: Mapping[str, tuple[float, tuple[float, float]]]
     """Second less first with its 95 % interval, of each figure."""
@@ -86,20 +86,25 @@ def _differences(
     return found
 
 
+def sentence(found: Sensitivity) -> str:
+    """What `compare` says of walks."""
+    text = (
+        f"{found.episodes} episodes were told something else: {found.same_walk:.0%} walked the same, "
+        f"{found.same_start:.0%} began the same"
+    )
+    if found.first_difference is not None:
+        text += (
+            f"; the others parted after {found.first_difference:g} primitives (median), and all ended "
+            f"{found.end_apart:.1f} m apart (mean)"
+        )
+    return f"{text}."
+
+
 def sensitivity_table(found: Sensitivity) -> Table:
-    """What `compare` shows of it."""
+    """What `compare` shows of figures."""
     from rich.table import Table
 
-    parted = "n/a" if found.first_difference is None else f"{found.first_difference:.0f}"
-    table = Table(
-        "metric",
-        "difference",
-        "95 % interval",
-        title=f"{found.episodes} episodes were told something else: {found.same_walk:.0%} walked the same, "
-        f"{found.same_start:.0%} began the same; the others parted after {parted} primitives (median), and ended "
-        f"{found.end_apart or 0:.1f} m apart (mean over all)",
-        title_justify="left",
-    )
+    table = Table("metric", "difference", "95 % interval", title="told something else", title_justify="left")
     for name, (difference, (low, high)) in found.differences.items():
         sure = "" if low <= 0 <= high else " *"
         table.add_row(name, f"{difference:+.3f}{sure}", f"{low:+.3f} to {high:+.3f}")
