@@ -78,6 +78,21 @@ OPTIONAL = (
 )
 #: Snapshots kept for a client; the oldest go first.
 SNAPSHOTS = 1024
+#: The body of a client that asks for none: navila's own default.
+DEFAULT_EMBODIMENT = {
+    "name": "navila",
+    "width": 512,
+    "height": 512,
+    "hfov": 90.0,
+    "camera_height": 1.25,
+    "camera_pitch": 0.0,
+    "agent_radius": 0.1,
+    "agent_height": 1.5,
+    "forward_step": 0.25,
+    "turn_angle": 15.0,
+    "sliding": True,
+    "depth": False,
+}
 STOP = 0
 
 _MAGIC = b"nvla"
@@ -439,22 +454,6 @@ class HabitatSim(HabitatQueries):
         else:
             camera.parameters["hfov"] = str(body["hfov"])
         return camera
-
-
-DEFAULT_EMBODIMENT = {
-    "name": "navila",
-    "width": 512,
-    "height": 512,
-    "hfov": 90.0,
-    "camera_height": 1.25,
-    "camera_pitch": 0.0,
-    "agent_radius": 0.1,
-    "agent_height": 1.5,
-    "forward_step": 0.25,
-    "turn_angle": 15.0,
-    "sliding": True,
-    "depth": False,
-}
 
 
 class HabitatLab(HabitatQueries):
