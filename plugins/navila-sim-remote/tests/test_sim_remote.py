@@ -114,10 +114,14 @@ def mesh_path(simulator: Any, start: Any, goal: Any) -> Any:
 def test_forks_and_pickled_copies_are_agents_of_their_own(mesh: Any, remote: RemoteSimulator) -> None:
     (episode,) = mesh.make_episodes(level=1, seed=2, count=1)
     start = remote.reset(episode)
+    state = remote.snapshot()
     others = [remote.fork(), pickle.loads(pickle.dumps(remote))]
     for other in others:
         assert same_observation(other.reset(episode), start)
         other.step(2)
+        other.snapshot()
+        with pytest.raises(SimulatorError, match="The snapshot is of another connection"):
+            other.restore(state)
         other.close()
     assert same_observation(remote.step(1), (mesh.reset(episode), mesh.step(1))[1])
 
@@ -148,8 +152,10 @@ def test_what_the_simulator_refuses_is_refused_here_and_the_connection_stays(
 
 
 def test_another_body_than_the_served_one_is_refused(remote: RemoteSimulator) -> None:
-    with pytest.raises(ConfigError, match=r"has width 64, not the 32 that was asked for"):
-        RemoteSimulator(Embodiment(width=32, height=64), remote.address).reset(EPISODE)
+    other = RemoteSimulator(Embodiment(width=32, height=64), remote.address)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"has width 64, not the 32 that was asked for"):
+            print(other.embodiment)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ _KINDS: Mapping[str, type[NavilaError]] = {"SceneError": SceneError, "ConfigErro
 class RemoteState:
     """What `snapshot` hands out: which of the server's snapshots it is, and of which connection."""
 
-    connection: int
+    connection: str
     number: int
 
 
@@ -91,7 +92,7 @@ class RemoteSimulator(ProceduralSimulator):
         self._jpeg = jpeg_quality if images == "jpeg" else None
         self._timeout, self._load_timeout, self._connect_timeout = timeout, load_timeout, connect_timeout
         self._socket: socket.socket | None = None
-        self._connections = 0
+        self._connection = ""
         self._facts: dict[str, Any] = {}
         self._requests = 0
         self._own: BackgroundServer | None = None
@@ -162,13 +163,15 @@ class RemoteSimulator(ProceduralSimulator):
         return self._ask("top_down_map", read=_floor)
 
     def snapshot(self) -> RemoteState:
-        return RemoteState(connection=self._connections, number=self._ask("snapshot", read=int))
+        return RemoteState(connection=self._connection, number=self._ask("snapshot", read=int))
 
     def restore(self, state: Any) -> Observation:
         if not isinstance(state, RemoteState):
             raise ConfigError("restore takes what snapshot returned.")
-        if state.connection != self._connections or self._socket is None:
-            raise SimulatorError(f"The snapshot was lost with an earlier connection to {self.address}; reset instead.")
+        if state.connection != self._connection or self._socket is None:
+            raise SimulatorError(
+                f"The snapshot is of another connection to {self.address} than this one; reset instead."
+            )
         return self._ask("restore", state.number, read=self._observation)
 
     def make_episodes(self, *, level: int, seed: int, count: int) -> tuple[Episode, ...]:
@@ -204,11 +207,11 @@ class RemoteSimulator(ProceduralSimulator):
             except OSError as error:
                 raise self._unreachable(error) from None
         tuned(self._socket)
-        self._connections += 1
+        self._connection = secrets.token_hex(8)
         body = None if self._asked is None else asdict(self._asked)
         hello = {"version": VERSION, "embodiment": body, "jpeg": self._jpeg}
-        self._facts = self._ask("hello", read=_facts, more=hello)
-        told = self._facts["embodiment"]
+        facts = self._ask("hello", read=_facts, more=hello)
+        told = facts["embodiment"]
         for key, value in (body or {}).items():
             if key != "name" and told[key] != value:
                 self._disconnect()
@@ -216,7 +219,7 @@ class RemoteSimulator(ProceduralSimulator):
                     f"The simulator at {self.address} has {key} {told[key]!r}, not the {value!r} that was asked for: "
                     "start it with that, or leave the embodiment to it."
                 )
-        self._facts["embodiment"] = self._asked or Embodiment(**told)
+        self._facts = {**facts, "embodiment": self._asked or Embodiment(**told)}
 
     def _unreachable(self, error: OSError) -> SimulatorError:
         why = error.strerror or reason(error)
