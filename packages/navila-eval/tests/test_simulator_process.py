@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from navila.plugins import default_host
 from navila.simulation import Episode
 from navila_eval.agents import swapped_sides
 from navila_eval.benchmark import Request, Results
+from navila_eval.episode_queue import EpisodeQueue
 from navila_eval.jsonl import read_jsonl
 from navila_eval.perturbations import Perturbation, PerturbedSimulator
 from navila_eval.run_folder import RunFolder
@@ -168,3 +171,24 @@ def test_exchanged_sides_are_told_only_where_there_are_any() -> None:
 
     assert told("Turn left, then take the door on your right.") == "Turn right, then take the door on your left."
     assert told("Stop right before the table.") == "Stop right before the table."
+
+
+def test_a_simulator_stays_in_its_scene_and_several_spread_over_scenes(corridor: Any) -> None:
+    """Nine episodes in three scenes, the first of which has two more."""
+    episodes = list(corridor().episodes("val", seed=0, limit=9, data_root=None))
+    episodes += [replace(episodes[0], episode_id=f"more{number}") for number in range(2)]
+    queue = EpisodeQueue(episodes)
+    first = queue.take(None)
+    assert first is not None
+    assert first.episode_id == "e0", "the fullest scene is begun first"
+    second = queue.take(None, busy={"corridor/0"})
+    assert second is not None
+    assert second.scene_id != "corridor/0"
+    scenes = []
+    scene: str | None = "corridor/2"
+    while (episode := queue.take(scene)) is not None:
+        scene = episode.scene_id
+        scenes.append(scene)
+    assert len(queue) == 0
+    assert len(scenes) == 9
+    assert sum(a != b for a, b in itertools.pairwise(scenes)) == 2, "every scene is loaded once"

@@ -35,6 +35,7 @@ def finish_run(
         path.unlink()
     _gather_timings(folder.path)
     content, table = summarise(records, run, folder.agent())
+    content["manifest"]["timings"] = _timings(folder.path)
     files = submission(records)
     for name, text in files.items():
         write_atomically(folder.path / name, text)
@@ -56,6 +57,14 @@ def _gather_timings(folder: Path) -> None:
         write_atomically(folder / TIMINGS, "".join(dumps(line) + "\n" for line in lines))
     for path in parts:
         path.unlink()
+
+
+def _timings(folder: Path) -> dict[str, float]:
+    """Where the time of all walks went: seconds over all, and the mean batch of a decision's walks."""
+    lines, _ = read_jsonl(folder / TIMINGS)
+    latest = list({line["episode_id"]: line for line in lines}.values())
+    totals = {name: round(sum(line[name] for line in latest), 2) for name in ("seconds", "simulator", "deciding")}
+    return {**totals, "batch": round(sum(line["batch"] for line in latest) / len(latest), 2)} if latest else {}
 
 
 def summarise(

@@ -35,7 +35,7 @@ def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None
         return
     from rich.console import Console
 
-    from navila_eval.tables import results_table
+    from navila_eval.tables import comparison_table, results_table
 
     console = Console()
     for task, outcome in outcomes:
@@ -52,3 +52,6 @@ def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None
             for name in ("results.json", "report.html", *outcome.content.get("submission", ())):
                 if (outcome.path / name).exists():
                     console.print(f"{outcome.path / name}", markup=False, soft_wrap=True)
+    walked = {task: one for task, one in outcomes if not isinstance(one, Exception) and "episodes" in one.content}
+    if len(walked) > 1:
+        console.print(comparison_table("all runs", walked))
