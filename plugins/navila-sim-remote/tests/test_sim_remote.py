@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from navila.errors import ConfigError, SceneError, SimulatorError
+from navila.errors import ConfigError, SceneError, SimulatorError, SimulatorUnavailable
 from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode
 from navila.testing import SimulatorContract
@@ -304,7 +304,9 @@ def test_the_environment_of_the_reference_works() -> None:
 def test_no_server_and_wrong_addresses_are_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free = listener.getsockname()[1]
-    with pytest.raises(SimulatorError, match=rf"can be reached at 127.0.0.1:{free} \(Connection refused\): start one"):
+    with pytest.raises(
+        SimulatorUnavailable, match=rf"can be reached at 127.0.0.1:{free} \(Connection refused\): start one"
+    ):
         RemoteSimulator(address=f"127.0.0.1:{free}", connect_timeout=0.3).reset(EPISODE)
     for address in ("localhost", "localhost:", ":80", "localhost:99999", "a:b"):
         with pytest.raises(ConfigError, match="must read HOST:PORT"):

@@ -79,3 +79,7 @@ class SceneError(NavilaError):
 
 class SimulatorError(NavilaError):
     """A simulator hangs, died or answers with nonsense: it costs the episode that was walked in it."""
+
+
+class SimulatorUnavailable(SimulatorError):
+    """A simulator cannot be started or reached at all: there is none for any further episode."""

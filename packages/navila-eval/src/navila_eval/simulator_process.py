@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from navila.errors import NavilaError, SimulatorError, reason
+from navila.errors import SimulatorError, SimulatorUnavailable, reason
 from navila.plugins import default_host
 from navila.simulation import (
     Embodiment,
@@ -34,10 +34,6 @@ LOADING = 10
 STARTS = 3
 #: Seconds that a simulator gets to close itself.
 CLOSING = 2.0
-
-
-class SimulatorUnavailable(NavilaError):
-    """A simulator cannot be started (again)."""
 
 
 class SimulatorProcess(Simulator):
@@ -174,8 +170,8 @@ class SimulatorProcess(Simulator):
             kind, value = self._pipe.recv()
         except (EOFError, OSError):
             raise SimulatorError(self._end()) from None
-        if kind == "error":
-            raise SimulatorError(value)
+        if kind != "ok":
+            raise SimulatorUnavailable(value) if kind == "unavailable" else SimulatorError(value)
         return value
 
     def _end(self) -> str:
@@ -249,7 +245,7 @@ def _serve(pipe: Connection, task: str) -> None:
         try:
             answer = "ok", _do(simulator, method, arguments)
         except Exception as error:
-            answer = "error", _told(error)
+            answer = "unavailable" if isinstance(error, SimulatorUnavailable) else "error", _told(error)
         try:
             pipe.send(answer)
         except OSError:

@@ -332,7 +332,8 @@ class HabitatQueries:
         return {"rgb": rgb, "walkable": walkable, "origin": (lowest[0], lowest[2]), "resolution": resolution}
 
     def _path(self, start: Point, goals: Sequence[Point]) -> tuple[float, list[Any]]:
-        path = importlib.import_module("habitat_sim").MultiGoalShortestPath()
+        library = importlib.import_module("habitat_sim")
+        path = (getattr(library, "MultiGoalShortestPath", None) or library.nav.MultiGoalShortestPath)()
         path.requested_start = self._array(start)
         path.requested_ends = self._array(goals)
         self.sim.pathfinder.find_path(path)

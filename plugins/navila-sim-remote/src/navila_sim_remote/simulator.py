@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
-from navila.errors import ConfigError, NavilaError, SceneError, SimulatorError, reason
+from navila.errors import ConfigError, NavilaError, SceneError, SimulatorError, SimulatorUnavailable, reason
 from navila.plugins import default_host
 from navila.simulation import (
     Embodiment,
@@ -140,7 +140,8 @@ class RemoteSimulator(ProceduralSimulator):
 
         Raises:
             SceneError: the server refuses the episode.
-            SimulatorError: the server cannot be reached, fell silent or died.
+            SimulatorError: the server fell silent, died or answered nonsense.
+            SimulatorUnavailable: it cannot be reached.
         """
         return self._ask("reset", asdict(episode), read=self._observation)
 
@@ -221,9 +222,9 @@ class RemoteSimulator(ProceduralSimulator):
                 )
         self._facts = {**facts, "embodiment": self._asked or Embodiment(**told)}
 
-    def _unreachable(self, error: OSError) -> SimulatorError:
+    def _unreachable(self, error: OSError) -> SimulatorUnavailable:
         why = error.strerror or reason(error)
-        return SimulatorError(
+        return SimulatorUnavailable(
             f"No simulator server can be reached at {self.address} ({why}): start one there, or give another address."
         )
 
