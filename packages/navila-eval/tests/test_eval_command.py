@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from navila.testing import CallbackContract, CommandContract
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 pytest.importorskip("navila_bench_vln", reason="needs the plugin navila-bench-vln")
 pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
@@ -24,12 +27,7 @@ class TestBenchmarkCallback(CallbackContract):
     name = "benchmark"
 
 
-def navila_eval(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "navila", "eval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_without_a_model_it_lists_the_tasks() -> None:
+def test_without_a_model_it_lists_the_tasks(navila_eval: Command) -> None:
     listed = navila_eval()
     assert listed.returncode == 0
     assert "houses" in listed.stdout
@@ -63,7 +61,7 @@ def test_the_list_is_made_from_descriptions_alone() -> None:
         (["-t", "houses", "-m", "no-such-checkpoint"], "'no-such-checkpoint' is no folder here"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_sentence(navila_eval: Command, arguments: list[str], sentence: str, tmp_path: Path) -> None:
     done = navila_eval(*arguments, "--output-dir", tmp_path)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
@@ -73,7 +71,7 @@ def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_writes_results_aggregate_records_and_a_report(tmp_path: Path) -> None:
+def test_a_run_writes_results_aggregate_records_and_a_report(navila_eval: Command, tmp_path: Path) -> None:
     arguments = ["-t", "houses,houses:level1", "--agent", "expert", "--limit", "2", "--output-dir", tmp_path]
     # Processes would cost more time than what they are started for.
     arguments.append("--no-env-processes")
@@ -135,7 +133,7 @@ class Empty(Houses):
 """
 
 
-def test_what_fails_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+def test_what_fails_is_named_and_does_not_stop_the_rest(navila_eval: Command, tmp_path: Path) -> None:
     plugin = tmp_path / "off_the_floor.py"
     plugin.write_text(OFF_THE_FLOOR)
     done = navila_eval(

@@ -7,11 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "evaluation.md"
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
 
@@ -27,12 +30,7 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
-def navila_eval(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "navila", "eval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_task_of_the_documentation_is_listed_and_runs(plugin: Path, tmp_path: Path) -> None:
+def test_the_task_of_the_documentation_is_listed_and_runs(navila_eval: Command, plugin: Path, tmp_path: Path) -> None:
     assert "my-rooms" in navila_eval("--plugin", plugin).stdout
     done = navila_eval(
         "--plugin", plugin, "-t", "my-rooms", "--agent", "expert", "--limit", "3", "--output-dir", tmp_path / "out"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from navila.cli import main
 from navila.errors import ConfigError, DataError, NavilaError
 from navila_eval.asking import batches_of
 from navila_eval.benchmark import Request
@@ -25,6 +22,8 @@ from navila_eval.question_run import rescore_questions, run_questions
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
 from navila_eval.scoring.judges import JudgePrompt
 from PIL import Image
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 demo = pytest.importorskip("navila_demo", reason="needs the model of navila-demo")
 CHECKPOINT = Path(demo.__file__).parent / "checkpoint"
@@ -56,16 +55,8 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
-def navila_eval(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command as a user types it, in this process: starting one costs seconds."""
-    words = ["eval", *map(str, arguments)]
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        code = main(words)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
-
-
 def test_the_task_of_the_documentation_is_listed_asked_and_scored_again(
-    plugin: Path, data: Path, tmp_path: Path
+    navila_eval: Command, plugin: Path, data: Path, tmp_path: Path
 ) -> None:
     task = ("--plugin", plugin, "-t", "my-colours")
     listed = json.loads(navila_eval(*task, "--list", "--json", "--data-root", data).stdout)
@@ -100,7 +91,9 @@ def test_the_task_of_the_documentation_is_listed_asked_and_scored_again(
     assert json.loads((folder / "samples.jsonl").read_text().splitlines()[0])["answer"] == "purple"
 
 
-def test_a_task_that_fails_costs_the_others_nothing(plugin: Path, data: Path, tmp_path: Path) -> None:
+def test_a_task_that_fails_costs_the_others_nothing(
+    navila_eval: Command, plugin: Path, data: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("navila_bench_vln", reason="needs the plugin navila-bench-vln")
     (data / "my-colours" / "test.jsonl").write_text("{\n")
     flags = ("--plugin", plugin, "-t", "my-colours,houses", "-m", CHECKPOINT, "--data-root", data, "--limit", 1)
@@ -111,7 +104,7 @@ def test_a_task_that_fails_costs_the_others_nothing(plugin: Path, data: Path, tm
     assert (tmp_path / "out" / "checkpoint" / "houses" / "results.json").is_file()
 
 
-def test_tags_choose_tasks(plugin: Path, tmp_path: Path) -> None:
+def test_tags_choose_tasks(navila_eval: Command, plugin: Path, tmp_path: Path) -> None:
     def names(*flags: str) -> set[str]:
         listed = navila_eval("--plugin", plugin, "--list", "--json", *flags)
         return {entry["name"] for entry in json.loads(listed.stdout)}
@@ -262,7 +255,7 @@ def test_what_a_server_scores_is_written_beside_the_results(tmp_path: Path) -> N
     assert results.content["submission"] == ["answers.csv"]
 
 
-def test_two_runs_are_compared_sample_by_sample(tmp_path: Path) -> None:
+def test_two_runs_are_compared_sample_by_sample(navila_eval: Command, tmp_path: Path) -> None:
     class Better(Said):
         def generate_contents(self, prompts: list[list[Any]], **settings: Any) -> list[str]:
             return ["answer 0"] * len(prompts)
@@ -436,7 +429,7 @@ def test_questions_of_other_settings_are_asked_apart() -> None:
     assert len(batches_of(made, {"do_sample": True}, 2, sampled_alone=False)) == 3
 
 
-def test_walks_are_scored_again_and_compared_too(tmp_path: Path) -> None:
+def test_walks_are_scored_again_and_compared_too(navila_eval: Command, tmp_path: Path) -> None:
     pytest.importorskip("navila_bench_vln", reason="needs the plugin navila-bench-vln")
     for agent in ("expert", "random"):
         done = navila_eval("-t", "houses", "--agent", agent, "--limit", 3, "--max-steps", 30, "--output-dir", tmp_path)
