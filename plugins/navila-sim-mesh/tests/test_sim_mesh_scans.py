@@ -235,6 +235,19 @@ def test_low_ceilings_and_high_steps_bound_the_floor_and_low_steps_do_not() -> N
     assert walked(high, (-2.0, 0.0, 0.0), (2.0, 0.0, 0.0)) > 4.3, "round the block"
 
 
+def test_a_floor_as_rough_as_a_scan_is_walked() -> None:
+    # Two centimetres of noise on triangles of five: many of them are steeper than one can stand on.
+    x, z = np.meshgrid(np.linspace(-3, 3, 121), np.linspace(-3, 3, 121), indexing="ij")
+    y = np.random.default_rng(0).normal(0, 0.02, x.shape)
+    index = np.arange(x.size).reshape(x.shape)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    faces = np.concatenate([np.stack([a, b, c], axis=-1), np.stack([a, c, d], axis=-1)]).reshape(-1, 3)
+    rough = navmesh_of(trimesh.Trimesh(np.stack([x, y, z], axis=-1).reshape(-1, 3), faces, process=False))
+    places = np.random.default_rng(1).uniform(-2.8, 2.8, (200, 2))
+    assert np.mean([rough.nearest((px, 0.0, pz), 0.05, 0.2) is not None for px, pz in places]) > 0.9
+    assert walked(rough, (-2.5, 0.0, -2.5), (2.5, 0.0, 2.5)) == pytest.approx(np.hypot(5, 5), rel=0.05)
+
+
 def test_gentle_slopes_are_walked_and_steep_ones_are_not() -> None:
     def ramp(rise: float) -> trimesh.Trimesh:
         return quad([(-1.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, rise, -4.0), (-1.0, rise, -4.0)])

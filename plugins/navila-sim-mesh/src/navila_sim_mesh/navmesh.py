@@ -26,7 +26,7 @@ Plan = tuple[float, float]
 """A point (x, z) seen from above, metres."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Portals:
     """Where one can cross from polygon to polygon; K of them, each good for both directions."""
 
@@ -38,9 +38,9 @@ class Portals:
     """(K, 2, 3) metres."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NavMesh:
-    """P convex polygons with C corners in all and T triangles that tell their heights; equal meshes are one object."""
+    """P convex polygons with C corners in all and T triangles that tell their heights."""
 
     corners: NDArray[np.float64]
     """(C, 3) corners of all polygons, one after the other; seen from above, each turns from +x towards +z."""
@@ -116,8 +116,8 @@ class NavMesh:
         return (best[1], best[2]) if best else None
 
     def height(self, number: int, x: float, z: float) -> float:
-        """Height in metres of a polygon at (x, z), by its triangles; at a point off them, by the nearest one's."""
-        best = (-math.inf, 0.0)
+        """Height in metres of a polygon at (x, z), by its triangles; at a point off them, that of the nearest edge."""
+        best = -math.inf, 0.0
         for (ax, ay, az), (bx, by, bz), (cx, cy, cz) in self.polygon(number).triangles:
             area = (bx - ax) * (cz - az) - (bz - az) * (cx - ax)
             if abs(area) < 1e-12:
@@ -125,13 +125,15 @@ class NavMesh:
             v = ((x - ax) * (cz - az) - (z - az) * (cx - ax)) / area
             w = ((bx - ax) * (z - az) - (bz - az) * (x - ax)) / area
             inside = min(v, w, 1.0 - v - w)
-            best = max(best, (inside, ay + v * (by - ay) + w * (cy - ay)))
-            if inside >= -1e-6:
+            if inside > best[0]:
+                u, v, w = max(1.0 - v - w, 0.0), max(v, 0.0), max(w, 0.0)
+                best = inside, (u * ay + v * by + w * cy) / (u + v + w)
+            if inside >= 0.0:
                 break
         if best[0] == -math.inf:
             corners = self.corners[self.first[number] : self.first[number + 1]]
             return float(corners[np.hypot(corners[:, 0] - x, corners[:, 2] - z).argmin(), 1])
-        return best[1] if best[0] > -1.0 else float(np.mean([t[0][1] for t in self.polygon(number).triangles]))
+        return best[1]
 
     def step(self, position: Position, dx: float, dz: float, *, sliding: bool) -> tuple[Position, bool]:
         """Move by (dx, dz) metres over the surface; where one ends, and whether a wall stopped or deflected one.
@@ -146,7 +148,7 @@ class NavMesh:
         if sliding:
             number, end = self._slide(number, (x, z), target)
         else:
-            number, end, _ = self.walk(number, (x, z), target)
+            number, end = self._walk(number, (x, z), target)
         if end != target:
             middle = self.polygon(number).middle
             away = math.dist(middle, end)
@@ -155,9 +157,8 @@ class NavMesh:
         reached = end[0], self.height(number, *end), end[1]
         return reached, math.dist(reached, start[1]) + _COLLISION + 2 * _NUDGE < math.hypot(dx, dz)
 
-    def walk(self, number: int, start: Plan, target: Plan) -> tuple[int, Plan, list[Position]]:
-        """Go straight on from `start` in a polygon: the polygon and point one comes to, and the portals crossed."""
-        crossed: list[Position] = []
+    def _walk(self, number: int, start: Plan, target: Plan) -> tuple[int, Plan]:
+        """Go straight on from `start` in a polygon: the polygon and the point one comes to."""
         (x, z), (dx, dz) = start, (target[0] - start[0], target[1] - start[1])
         length = math.hypot(dx, dz)
         seen = {number}
@@ -171,11 +172,10 @@ class NavMesh:
                 if portal.to not in seen and portal.distance(*edge) < 1e-5 and self.polygon(portal.to).holds(*beyond):
                     number = portal.to
                     seen.add(number)
-                    crossed.append((edge[0], portal.height(*edge), edge[1]))
                     break
             else:
-                return number, edge, crossed
-        return number, target, crossed
+                return number, edge
+        return number, target
 
     def _slide(self, number: int, start: Plan, target: Plan) -> tuple[int, Plan]:
         middle = (start[0] + target[0]) / 2, (start[1] + target[1]) / 2
@@ -248,12 +248,11 @@ class NavMesh:
         sort = np.lexsort((opened, owner))
         owner, opened = owner[sort], opened[sort]
         closes = np.ones(len(owner))
-        later = np.concatenate([share.min(axis=1)[order]])
         # Within an edge, piece i closes where portal i opens, and the last one at the far corner.
         rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
         portals = np.bincount(edge, minlength=len(starts))
         has_next = rank < portals[owner]
-        closes[has_next] = later
+        closes[has_next] = share.min(axis=1)[order]
         solid = closes - opened > 1e-6
         owner, opened, closes = owner[solid], opened[solid], closes[solid]
         walls = np.stack(
@@ -290,8 +289,8 @@ class NavMesh:
             corners=tuple((x, z) for x, _, z in corners.tolist()),
             walls=tuple((x0, z0, x1, z1) for x0, z0, x1, z1 in sides.tolist()),
             portals=tuple(
-                Crossing(to=to, span=(x0, z0, x1, z1), rise=(y0, y1))
-                for to, (x0, y0, z0, x1, y1, z1) in zip(others.tolist(), spans, strict=True)
+                Crossing(to=to, span=(x0, z0, x1, z1))
+                for to, (x0, _, z0, x1, _, z1) in zip(others.tolist(), spans, strict=True)
                 if len(corners) > 2 and self.first[to + 1] - self.first[to] > 2
             ),
             triangles=tuple(tuple(map(tuple, triangle)) for triangle in triangles.tolist()),
@@ -305,18 +304,10 @@ class Crossing:
     to: int
     span: tuple[float, float, float, float]
     """x and z of one end, x and z of the other, metres."""
-    rise: tuple[float, float]
-    """Heights of the two ends, metres."""
 
     def distance(self, x: float, z: float) -> float:
         px, pz = _closest(x, z, *self.span)
         return math.hypot(px - x, pz - z)
-
-    def height(self, x: float, z: float) -> float:
-        x0, z0, x1, z1 = self.span
-        long = math.hypot(x1 - x0, z1 - z0)
-        share = min(1.0, math.hypot(x - x0, z - z0) / long) if long else 0.0
-        return self.rise[0] + share * (self.rise[1] - self.rise[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from navila_sim_mesh.navmesh import NavMesh, Portals
 #: A mesh made faster than this is made anew each time, seconds.
 WORTH_KEEPING = 2.0
 #: Changes whenever equal scenes would give another mesh.
-_VERSION = 1
+_VERSION = 2
 _ARRAYS = ("corners", "first", "triangles", "first_triangle", "one_way")
 _PORTALS = ("polygons", "edges", "ends")
 

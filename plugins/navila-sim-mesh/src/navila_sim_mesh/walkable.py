@@ -106,6 +106,12 @@ def _voxels(
     for index, number in _sampled(triangles, start, shape):
         solid.reshape(-1)[index] = True
         standable.reshape(-1)[index[flat[number]]] = True
+    # Where a step leads onto it from below, surface of any slope will do: a scan's floor is rough, and not swept.
+    rise = np.full(shape[1:], shape[0], np.int16)
+    for full, level in zip(solid, standable, strict=True):
+        rise += 1
+        rise[level] = 0
+        level |= full & (rise <= _LEVELS_A_STEP)
     return solid, standable
 
 
