@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from navila.actions import FORWARD, LEFT, LEGAL_ANSWERS, RIGHT, STOP, Action, answer_for_primitives, parse
-from navila.errors import DataError
+from navila.errors import DataError, SimulatorUnavailable
 from navila.simulation import Episode, Observation, Simulator
 
 if TYPE_CHECKING:
@@ -211,6 +211,8 @@ class ExpertAgent(Agent[_Follower]):
     def _follow(self, state: _Follower) -> Action | Exception:
         try:
             return _say(state.simulator.expert_action(state.episode.goals[0], self._goal_radius(state.episode)))
+        except SimulatorUnavailable:
+            raise
         except Exception as error:
             return error
 

@@ -12,8 +12,8 @@ from navila.simulation import Episode, Observation, Simulator
 
 from navila_eval.agents import Agent
 from navila_eval.episode_queue import PAUSE, EpisodeQueue
-from navila_eval.simulator_process import SimulatorProcess
-from navila_eval.walk import Walk, attempt, told
+from navila_eval.simulator_process import SimulatorProcess, told
+from navila_eval.walk import Walk, attempt
 
 
 class Keeper(Protocol):

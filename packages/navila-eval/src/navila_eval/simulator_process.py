@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from navila.errors import SimulatorError, SimulatorUnavailable, reason
+from navila.errors import SimulatorError, SimulatorUnavailable
 from navila.plugins import default_host
 from navila.simulation import (
     Embodiment,
@@ -54,6 +54,7 @@ class SimulatorProcess(Simulator):
         self._pipe: Any = None
         self._embodiment: Embodiment | None = None
         self._started = False
+        self._asked = False
         self._start()
 
     def fork(self) -> SimulatorProcess:
@@ -114,7 +115,8 @@ class SimulatorProcess(Simulator):
 
     def close(self) -> None:
         """Let the simulator close itself, and end its process whether it does or not."""
-        if self._pipe is not None:
+        # One that is at something, as after Ctrl-C, would not hear.
+        if self._pipe is not None and self._embodiment is not None and not self._asked:
             try:
                 self._pipe.send(("close", ()))
                 self._process.join(CLOSING)
@@ -155,11 +157,14 @@ class SimulatorProcess(Simulator):
         if self._pipe is None:
             raise SimulatorError("The simulator's process has ended; the next episode starts another.")
         self._wait_until_ready()
+        self._asked = True
         try:
             self._pipe.send((method, arguments))
+            return self._answer(method, self._timeout if patience is None else patience)
         except OSError:
             raise SimulatorError(self._end()) from None
-        return self._answer(method, self._timeout if patience is None else patience)
+        finally:
+            self._asked = False
 
     def _answer(self, method: str, patience: float) -> Any:
         assert self._pipe is not None
@@ -233,7 +238,7 @@ def _serve(pipe: Connection, task: str) -> None:
         simulator = pipe.recv()()
         pipe.send(("ok", simulator.embodiment))
     except Exception as error:
-        pipe.send(("error", _told(error)))
+        pipe.send(("error", told(error)))
         return
     while True:
         try:
@@ -245,13 +250,13 @@ def _serve(pipe: Connection, task: str) -> None:
         try:
             answer = "ok", _do(simulator, method, arguments)
         except Exception as error:
-            answer = "unavailable" if isinstance(error, SimulatorUnavailable) else "error", _told(error)
+            answer = "unavailable" if isinstance(error, SimulatorUnavailable) else "error", told(error)
         try:
             pipe.send(answer)
         except OSError:
             break
         except Exception as error:
-            pipe.send(("error", _told(error)))
+            pipe.send(("error", told(error)))
     simulator.close()
     # Nothing else is left to be tidied up here.
     os._exit(0)
@@ -266,9 +271,10 @@ def _do(simulator: Simulator, method: str, arguments: tuple[Any, ...]) -> Any:
     return getattr(simulator, method)(*arguments)
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """An error as its record has it."""
-    return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {reason(error)}"
+    ours = isinstance(error, SimulatorError | SimulatorUnavailable)
+    return str(error) if ours else f"{type(error).__name__}: {error}"
 
 
 def end_with_parent() -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from navila.actions import STOP, UNITS, Action
-from navila.errors import SimulatorError
 from navila.episodes import language_of
+from navila.errors import SimulatorError, SimulatorUnavailable
 from navila.simulation import Embodiment, Episode, Observation, Position, Rotation, Simulator
 
 from navila_eval.navigation_metrics import distances_to_goal, episode_metrics, path_length
-from navila_eval.simulator_process import SimulatorUnavailable, check_observation
+from navila_eval.simulator_process import check_observation, told
 
 Record = dict[str, Any]
 Outcome = Literal["stopped", "time-out", "failed"]
@@ -204,11 +204,6 @@ def attempt(walk: Walk, deed: Callable[[], Any]) -> Any:
         return None
     finally:
         walk.timing.simulator += time.monotonic() - began
-
-
-def told(error: Exception) -> str:
-    """An error as a record has it."""
-    return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {error}"
 
 
 def _triple(position: Sequence[float]) -> Position:
