@@ -290,7 +290,7 @@ def drawn(step: Step, instruction: str) -> Image.Image:
     size = 22
     line = size + 6
     font = ImageFont.load_default(size)
-    columns = max(8, int((width - 24) / font.getlength("a walk along the hall") * 21))
+    columns = max(8, int((width - 24) / font.getlength("a walk along the hall") * 19))
     told = textwrap.wrap(instruction, columns, max_lines=2, placeholder=" …") or [""]
     said = textwrap.shorten(step.action.text or "(nothing)", columns, placeholder=" …")
     picture = Image.new("RGB", (width, height + 2 * 8 + (4 * line) // 2 * 2), _PAPER)
