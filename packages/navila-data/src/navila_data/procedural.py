@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from navila.errors import ConfigError
-from navila.plugins import default_host
 from navila.simulation import Episode, ProceduralSimulator, Simulator
 
 from navila_data.recording import Recorder, Task, WalkSettings, procedural
@@ -73,7 +72,7 @@ class RecordSettings(WalkSettings):
 
     def open_simulator(self) -> ProceduralSimulator:
         """A simulator that makes its own episodes."""
-        return procedural(default_host().registry("simulator").load(self.sim)(embodiment=self.embodiment()))  # pyright: ignore[reportCallIssue]
+        return procedural(self.make_simulator())
 
     def episodes_of(self, sim: Simulator, task: Task) -> Iterator[tuple[str, Episode]]:
         """The episodes of a house, called by their numbers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import multiprocessing
 import shutil
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from navila.errors import ConfigError, DataError, NavilaError, SceneError, reason
 from navila.files import write_atomically
+from navila.options import construct, parse_options
 from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode, ProceduralSimulator, Simulator
 
@@ -77,6 +79,8 @@ class WalkSettings(ABC):
     """Primitives after which an episode is cut off."""
     stop_distance: float | None = None
     """The expert's goal radius in metres; None for the episode's success distance."""
+    sim_options: tuple[str, ...] = ()
+    """Further options of the simulator, each KEY=VALUE."""
     skip_misfits: bool = False
     """Leave out and count an episode that does not fit its scene, instead of stopping there."""
 
@@ -130,6 +134,18 @@ class WalkSettings(ABC):
         """Everything that decides the bytes of the recording, as JSON's types."""
         return json.loads(json.dumps(plain_facts(self)))
 
+    def make_simulator(self, **options: Any) -> Simulator:
+        """The simulator with the recording's body, the options of the settings, and those of these that it takes.
+
+        Raises:
+            ConfigError: it has no such option as the settings ask for.
+        """
+        component = default_host().registry("simulator").load(self.sim)
+        takes = inspect.signature(component).parameters
+        given = {name: value for name, value in options.items() if name in takes}
+        asked = parse_options(self.sim_options, "simulator")
+        return construct(component, {"embodiment": self.embodiment(), **given, **asked}, f"simulator {self.sim}")
+
     def embodiment(self) -> Embodiment:
         """The default body with the recording's camera."""
         return Embodiment(width=self.image_size, height=self.image_size, hfov=self.hfov)
@@ -159,7 +175,7 @@ SaveImage = Callable[[str, "NDArray[np.uint8]"], str]
 def plain_facts(settings: WalkSettings) -> dict[str, Any]:
     """The fields of settings, without those that change nothing and came later than recordings that are there."""
     facts = dataclasses.asdict(settings)
-    for name in ("expert_share", "rebalance"):
+    for name in ("expert_share", "rebalance", "sim_options"):
         if not facts[name]:
             del facts[name]
     return facts

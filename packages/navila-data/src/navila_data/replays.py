@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import math
 import re
@@ -17,8 +16,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from navila.actions import STOP, answer_for_primitives
 from navila.errors import DataError, SceneError
-from navila.options import construct
-from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode, Observation, Simulator
 
 from navila_data.recording import Recorder, SaveImage, Task, WalkSettings, plain_facts
@@ -96,11 +93,7 @@ class ReplaySettings(WalkSettings):
 
     def open_simulator(self) -> Simulator:
         """The simulator, with the run's body and the folder of scenes where it takes one."""
-        component = default_host().registry("simulator").load(self.sim)
-        options: dict[str, Any] = {"embodiment": self.embodiment()}
-        if "scene_root" in inspect.signature(component).parameters:
-            options["scene_root"] = self.scene_root
-        return construct(component, options, f"simulator {self.sim}")
+        return self.make_simulator(scene_root=self.scene_root)
 
     def episodes_of(self, sim: Simulator, task: Task) -> Iterator[tuple[str, Episode]]:
         """The episodes of a task, called by their ids; `info["walk"]` is the recorded walk."""

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, Self
 from navila.actions import MAX_RUN, STOP
 from navila.episodes import language_of, read_episodes
 from navila.errors import DataError, SceneError
-from navila.plugins import default_host
 from navila.simulation import Episode, Observation, Simulator
 
 from navila_data.recording import Recorder, Task, WalkSettings, plain_facts
@@ -102,8 +101,7 @@ class ConvertSettings(WalkSettings):
 
     def open_simulator(self) -> Simulator:
         """The simulator, with the camera and the folder of scenes."""
-        simulator = default_host().registry("simulator").load(self.sim)
-        return simulator(embodiment=self.embodiment(), scene_root=self.scene_root)  # pyright: ignore[reportCallIssue]
+        return self.make_simulator(scene_root=self.scene_root)
 
     def episodes_of(self, sim: Simulator, task: Task) -> Iterator[tuple[str, Episode]]:
         """The episodes of a task, called by their ids."""

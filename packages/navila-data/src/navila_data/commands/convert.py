@@ -12,6 +12,7 @@ from navila.errors import ConfigError
 #: Options that belong to one way of converting.
 _OF_EPISODES = (
     "sim",
+    "sim_options",
     "scene_root",
     "expert",
     "policy",
@@ -45,6 +46,13 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
 @click.option("--to", "target", type=click.Choice(list(_OF_FORMATS)), help="Write data in another format.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
 @click.option("--sim", default="mesh", show_default=True, help="Simulator that renders the scenes (vln-ce).")
+@click.option(
+    "--sim-option",
+    "sim_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the simulator, e.g. address=… (vln-ce).",
+)
 @click.option(
     "--scene-root",
     type=click.Path(path_type=Path, file_okay=False),

@@ -28,6 +28,9 @@ _OF_EPISODES = (
 
 @click.command()
 @click.option("--sim", default="mesh", show_default=True, help="Simulator that makes the scenes; `houses` means mesh.")
+@click.option(
+    "--sim-option", "sim_options", multiple=True, metavar="KEY=VALUE", help="Option of the simulator, e.g. address=…."
+)
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to record to.")
 @click.option(
     "--what", type=click.Choice(["navigation", "tours", "grounding"]), default="navigation", show_default=True
