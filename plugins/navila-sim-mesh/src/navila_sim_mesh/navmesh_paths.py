@@ -37,7 +37,7 @@ class NavField:
     goal_polygons: tuple[int, ...]
     distance: NDArray[np.float64]
     """(N,) metres from each point to the nearest goal, inf when there is no way."""
-    following: list[int]
+    following: memoryview[int]
     """The point the path from each of N points goes on to; N + g for goal g, negative when there is no way."""
 
 
@@ -76,7 +76,7 @@ class NavMeshPaths:
             goals=tuple(place for _, place in found),
             goal_polygons=tuple(polygon for polygon, _ in found),
             distance=distance[:count],
-            following=before[:count].tolist(),
+            following=memoryview(before[:count].astype(np.int32)),
         )
 
     def path(self, field: NavField, start: Position) -> tuple[Position, ...]:
