@@ -267,7 +267,7 @@ def _work(
             ask = ask_model(model, num_frames=num_frames, seed=seed)
             while True:
                 pipe.send(answer(pipe.recv(), ask))
-        except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        except (EOFError, ConnectionError, KeyboardInterrupt):
             return
         except NavilaError as error:
             pipe.send(NavilaError(str(error)))
