@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from navila.errors import ConfigError
+from navila_eval.claims import Claims
 from navila_eval.command import evaluate
 from navila_eval.launching import Team, own_gpu, team
+from navila_eval.runner import start_over
 
 
 def test_torchrun_and_srun_say_which_process_this_is() -> None:
@@ -69,6 +73,22 @@ def test_a_launcher_starts_the_same_command(monkeypatch: pytest.MonkeyPatch) -> 
     assert "--force" not in by_slurm, "a job that is started again goes on"
     monkeypatch.setenv("GPUS_PER_NODE", "0")
     assert "--gpus-per-node" not in dry("--launcher", "slurm")
+
+
+def test_a_launched_run_is_started_over_before(tmp_path: Path) -> None:
+    for task in ("scanqa", "houses"):
+        (tmp_path / "model-8b" / task).mkdir(parents=True)
+        for name in ("run.json", "samples.jsonl", "samples-x.jsonl", "episodes.jsonl", "mine.txt"):
+            (tmp_path / "model-8b" / task / name).write_text("{}")
+    (tmp_path / "model-8b" / "houses" / "results.json").write_text("{}")
+    over = partial(start_over, model="far/Model-8B", agent="model", output_dir=tmp_path)
+    over([("scanqa", "val"), ("houses", "level0")], finished=False)
+    assert [path.name for path in (tmp_path / "model-8b" / "scanqa").iterdir()] == ["mine.txt"]
+    assert len(list((tmp_path / "model-8b" / "houses").iterdir())) == 6, "it is finished"
+    with Claims(tmp_path / "model-8b" / "houses" / "claims"), pytest.raises(ConfigError, match="at work in"):
+        over([("houses", "level0")], finished=True)
+    over([("houses", "level0")], finished=True)
+    assert [path.name for path in (tmp_path / "model-8b" / "houses").iterdir()] == ["mine.txt"]
 
 
 def test_what_makes_no_sense_with_several_processes_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ from navila.options import construct, parse_options
 from navila.plugins import default_host
 
 from navila_eval.benchmark import MODEL_AGENTS, Benchmark, Request, Results
+from navila_eval.claims import Claims
 from navila_eval.jsonl import read_json, write_json
 from navila_eval.manifest import checkpoint_digest
 from navila_eval.metric_paths import numbers
 from navila_eval.perturbations import Perturbation
-from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
+from navila_eval.run_folder import CLAIMS, RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 
 if TYPE_CHECKING:
     from navila.endpoint import Endpoint
@@ -127,13 +128,21 @@ def start_over(
     finished: bool,
     perturbations: Sequence[str] = (),
 ) -> None:
-    """Remove what the runs of a model, or of an agent without one, have left, finished ones too where `finished`."""
+    """Remove what the runs of a model, or of an agent without one, have left, finished ones too where `finished`.
+
+    Raises:
+        ConfigError: other processes are at work on one.
+    """
+    model = model if agent in MODEL_AGENTS else None
     registry = default_host().registry("benchmark")
     perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
     for (task, split), perturbation in itertools.product(tasks, perturbed):
         label = run_label(task, split, registry.spec(task).default_split, agent if model else "model", perturbation)
+        path = output_dir / (model_name(model) if model else agent) / label
+        if Claims(path / CLAIMS).others():
+            raise ConfigError(f"Other processes are at work in {path}: stop them before the run is started over.")
         for records in (SAMPLES, RECORDS):
-            folder = RunFolder(output_dir / (model_name(model) if model else agent) / label, records=records)
+            folder = RunFolder(path, records=records)
             if finished or folder.results() is None:
                 folder.clear()
 
