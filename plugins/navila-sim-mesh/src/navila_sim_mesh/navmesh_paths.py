@@ -86,9 +86,7 @@ class NavMeshPaths:
             return ()
         polygon, place = spot
         candidates: list[tuple[Position, ...]] = [
-            (place, goal)
-            for goal, number in zip(field.goals, field.goal_polygons, strict=True)
-            if number == polygon and len(self._corners_of(polygon)) > 2
+            (place, goal) for goal, number in zip(field.goals, field.goal_polygons, strict=True) if number == polygon
         ]
         near = self._points_of(polygon)
         total = np.linalg.norm(self._points[near] - place, axis=1) + field.distance[near]
@@ -149,9 +147,6 @@ class NavMeshPaths:
         portals = numbers[first[polygon] : first[polygon + 1]]
         spans = [np.arange(*self._first_point[portal : portal + 2].tolist()) for portal in portals.tolist()]
         return np.concatenate(spans) if spans else np.zeros(0, np.int64)
-
-    def _corners_of(self, polygon: int) -> NDArray[np.float64]:
-        return self.mesh.corners[self.mesh.first[polygon] : self.mesh.first[polygon + 1]]
 
     @cached_property
     def _pairs(self) -> list[list[int]]:

@@ -16,6 +16,6 @@ def navila_simulators() -> Iterator[SimulatorSpec]:
         target="navila_sim_mesh.simulator:MeshSimulator",
         summary="Seeded procedural houses and any GLB, PLY or OBJ scan, ray-cast on the CPU",
         requires=("numpy", "scipy", "trimesh", "embreex", "PIL=pillow"),
-        scenes=("procedural", "glb", "ply", "obj"),
+        scenes=("procedural", "glb", "gltf", "ply", "obj"),
         sensors=("rgb", "depth"),
     )
