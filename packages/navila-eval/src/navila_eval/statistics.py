@@ -69,6 +69,19 @@ def bootstrap_statistics(
     return intervals
 
 
+def bootstrap_sums(
+    rows: Sequence[Sequence[float]], figures: Callable[[list[float]], Mapping[str, float]]
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of figures that follow from sums over samples, such as BLEU.
+
+    Args:
+        rows: what each sample adds, (N, K), at least one.
+        figures: by name, of K sums.
+    """
+    table = np.asarray(rows, float)
+    return bootstrap_statistics(len(table), lambda drawn: figures(table[drawn].sum(axis=0).tolist()))
+
+
 def paired_difference(
     first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, get_args
 
 from navila.errors import ConfigError, DataError
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
-from navila_eval.scoring.captions import bleu_intervals
+from navila_eval.scoring.captions import bleu_of
 from navila_eval.scoring.meteor import find_meteor
 from navila_eval.scoring.scanqa import Profile, score
+from navila_eval.statistics import bootstrap_sums
 from PIL import Image
 
 #: Where the questions come from, and the videos.
@@ -63,11 +64,12 @@ class ScanQA(QuestionBenchmark):
             means = ("cider", "rouge_l", "em", "em_refined")
             metrics |= {name: sum(sample[name] for sample in samples) / len(samples) for name in means}
         # BLEU is of all answers together: no mean of what samples have.
-        intervals = {
-            f"bleu_{order}": (100 * low, 100 * high)
-            for order, (low, high) in enumerate(bleu_intervals(scores.bleu_counts), start=1)
-        }
+        intervals = bootstrap_sums(scores.bleu_counts, _bleus)
         return Scores(metrics=metrics, samples=samples, intervals=intervals)
+
+
+def _bleus(sums: list[float]) -> dict[str, float]:
+    return {f"bleu_{order}": 100 * value for order, value in enumerate(bleu_of([sums]), start=1)}
 
 
 def _question(row: Any, where: str, videos: Path) -> Question:

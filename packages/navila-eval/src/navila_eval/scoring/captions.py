@@ -10,11 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from navila_eval.statistics import bootstrap_statistics
-
 #: n-gram -> how often it occurs.
 Counts = Mapping[tuple[str, ...], int]
 
@@ -66,16 +61,6 @@ def bleu_of(counts: Sequence[Sequence[float]], max_order: int = 4) -> tuple[floa
         product *= (right + tiny) / (total + small)
         scores.append(product ** (1 / (order + 1)) * brevity)
     return tuple(scores)
-
-
-def bleu_intervals(counts: Sequence[Sequence[int]], max_order: int = 4) -> list[tuple[float, float]]:
-    """95 % bootstrap intervals of BLEU-1 … BLEU-`max_order`, from `bleu_counts` of at least one sample."""
-    table = np.asarray(counts, float)
-
-    def figures(rows: NDArray[np.intp]) -> dict[str, float]:
-        return {str(n): value for n, value in enumerate(bleu_of([table[rows].sum(axis=0).tolist()], max_order))}
-
-    return list(bootstrap_statistics(len(table), figures).values())
 
 
 def rouge_l(prediction: str, references: Sequence[str], beta: float = 1.2) -> float:
