@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -139,11 +139,9 @@ class _Loop:
         self.moving[self.executor.submit(deed)] = turn
 
     def collect(self) -> None:
-        """Take back the walks whose simulators are done."""
-        if self.ready:
-            wait(self.moving, timeout=max(0.0, self.deadline - time.monotonic()), return_when=ALL_COMPLETED)
-        else:
-            wait(self.moving, return_when=FIRST_COMPLETED)
+        """Take back the walks whose simulators are done; wait for one, while those that are ready are patient."""
+        patience = max(0.0, self.deadline - time.monotonic()) if self.ready else None
+        wait(self.moving, timeout=patience, return_when=FIRST_COMPLETED)
         done = [future for future in self.moving if future.done()]
         for future in done:
             turn = self.moving.pop(future)
