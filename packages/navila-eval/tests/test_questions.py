@@ -334,8 +334,16 @@ def test_a_judge_is_asked_once_and_its_garbage_counted(server: Any, tmp_path: Pa
     url, asked, replies = server
     judge = Judge(model="wise", api_base=url, parallel=1)
     benchmark = Colours(questions(6), judged=True)
-    with pytest.raises(ConfigError, match="needs a judge"):
+    with pytest.raises(ConfigError, match="needs a judge: run the same command again with --judge MODEL"):
         run_questions(benchmark, request(tmp_path / "none"))
+    replies[:] = ["yes"]
+    late = run_questions(benchmark, request(tmp_path / "none", lambda: 1 // 0, judge=judge))
+    assert (late.metrics["accuracy"], late.content["run"]["judge"]) == (1.0, "wise")
+    other = Judge(model="wiser", api_base=url)
+    with pytest.raises(ConfigError, match=r"was judged by wise: `navila eval rescore .* has its answers judged"):
+        run_questions(benchmark, request(tmp_path / "none", judge=other))
+    assert rescore_questions(benchmark, tmp_path / "none", other).content["run"]["judge"] == "wiser"
+    asked.clear()
     replies[:] = ["yes", "perhaps", "perhaps", "perhaps", "no"]
     results = run_questions(benchmark, request(tmp_path / "run", judge=judge))
     # Three different answers: one right, one without a verdict, one wrong; each is asked about once.
@@ -351,6 +359,7 @@ def test_a_judge_is_asked_once_and_its_garbage_counted(server: Any, tmp_path: Pa
     assert results.failed == 0
     asked.clear()
     assert rescore_questions(benchmark, tmp_path / "run", judge).metrics == results.metrics
+    assert rescore_questions(benchmark, tmp_path / "run").metrics == results.metrics, "with the replies that are kept"
     assert not asked
 
 

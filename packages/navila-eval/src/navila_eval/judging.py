@@ -41,6 +41,8 @@ class Judge:
     api_base: str | None = None
     parallel: int = 8
     """Questions an endpoint is asked at a time."""
+    only_kept: bool = False
+    """Whether nothing is asked, and replies that were kept are all there is."""
 
     def answerer(self) -> Answerer:
         """Who is asked.
@@ -87,7 +89,10 @@ def judge_all(
     try:
         failures: dict[str, str] = {}
         unasked = [question for question in questions if question.key not in log]
-        if unasked:
+        if unasked and judge.only_kept:
+            why = f"{judge.model} was not asked yet: give it with --judge"
+            failures = {question.key: why for question in unasked}
+        elif unasked:
             with SampleProgress("judging", total=len(questions), quiet=quiet) as progress:
                 failures = answer_all(questions, judge.answerer(), log, progress=progress.step)
         return [

@@ -34,7 +34,7 @@ from navila_eval.questions import (
     check_questions,
     questions_digest,
 )
-from navila_eval.run_folder import CLAIMS, SAMPLES, RecordReader, RunFolder, by_id
+from navila_eval.run_folder import CLAIMS, RUN, SAMPLES, RecordReader, RunFolder, by_id
 from navila_eval.shared_batches import SharedBatches
 
 #: Folder in which processes tell each other what they are at, while they are at it.
@@ -69,6 +69,8 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
     shared = bool(claims.others())
     if shared and (request.force or not request.resume):
         raise ConfigError(f"Other processes are at work in {folder.path}: stop them before the run is started over.")
+    if not request.force:
+        _take_judge(folder, run)
     cut = folder.open(run, force=request.force, resume=request.resume, shared=shared)
     reader = RecordReader(folder)
     answered = by_id(reader.new(), folder.key)
@@ -103,6 +105,25 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
         return finish(benchmark, folder, [records[name] for name in blank], run, request.judge, quiet=request.quiet)
 
 
+def _take_judge(folder: RunFolder, run: Mapping[str, Any]) -> None:
+    """Let an unfinished run have another judge: its answers are the same.
+
+    Raises:
+        ConfigError: it is finished.
+    """
+    if not (folder.path / RUN).exists():
+        return
+    there = folder.run()
+    if there.get("judge") == run.get("judge") or not folder.is_same({**there, "judge": 0}, {**run, "judge": 0}):
+        return
+    if folder.results() is not None:
+        raise ConfigError(
+            f"{folder.path} was judged by {there.get('judge') or 'rules'}: `navila eval rescore {folder.path} --judge "
+            "MODEL` has its answers judged by another."
+        )
+    folder.note_run(run)
+
+
 def _answers(batches: SharedBatches, request: Request, folder: RunFolder) -> Iterator[tuple[Batch, list[Outcome]]]:
     def note(facts: Mapping[str, Any]) -> None:
         folder.note_agent({"name": request.model_name, **facts})
@@ -130,12 +151,12 @@ def finish(
     """Read and score all answers, put `samples.jsonl` in order with the scores, and write `results.json` last."""
     parsed = [{name: value for name, value in record.items() if name not in DERIVED} for record in records]
     parsed = [{**r, "answer": None if r["error"] else benchmark.parse(r)} for r in parsed]
+    # In order even if there is no judge to be had now.
+    _write(folder, parsed)
     judged = judge_all(benchmark, parsed, judge, folder.path, quiet=quiet)
     scores = benchmark.score(judged)
     scored = [{**record, "score": dict(score)} for record, score in zip(judged, scores.samples, strict=True)]
-    write_atomically(folder.path / SAMPLES, "".join(dumps(record) + "\n" for record in scored))
-    for path in folder.parts():
-        path.unlink()
+    _write(folder, scored)
     submission = benchmark.submission(scored) or {}
     for name, text in submission.items():
         write_atomically(folder.path / name, text)
@@ -145,8 +166,17 @@ def finish(
     return results_of(folder.path, content)
 
 
+def _write(folder: RunFolder, records: Sequence[Record]) -> None:
+    """Put all records into one file, in place of those that several processes wrote."""
+    write_atomically(folder.path / SAMPLES, "".join(dumps(record) + "\n" for record in records))
+    for path in folder.parts():
+        path.unlink()
+
+
 def rescore_questions(benchmark: QuestionBenchmark, path: Path, judge: Judge | None = None) -> Results:
     """Score the recorded answers of a complete run again; judges are asked only what they have not been asked.
+
+    Without a `judge`, what the run's own one said is taken, and it is asked nothing.
 
     Raises:
         ConfigError: answers are missing.
@@ -158,4 +188,9 @@ def rescore_questions(benchmark: QuestionBenchmark, path: Path, judge: Judge | N
         raise ConfigError(
             f"{path} has answers to {len(records)} of {run['samples']} samples: finish the run with `navila eval`."
         )
+    if judge is not None and judge.model != run.get("judge"):
+        run = {**run, "judge": judge.model}
+        folder.note_run(run)
+    if judge is None and run.get("judge"):
+        judge = Judge(model=run["judge"], only_kept=True)
     return finish(benchmark, folder, records, run, judge)

@@ -125,7 +125,10 @@ class QuestionBenchmark(Benchmark):
         Raises:
             ConfigError: it takes one.
         """
-        raise ConfigError("The task needs a judge: give --judge MODEL, with --judge-api-base URL for an endpoint.")
+        raise ConfigError(
+            "The task needs a judge: run the same command again with --judge MODEL, and with --judge-api-base URL for "
+            "an endpoint; the answers are kept."
+        )
 
     def score_sample(self, record: Record) -> Mapping[str, float]:
         """Figures of one record, each named like the metric that is its mean; pure.

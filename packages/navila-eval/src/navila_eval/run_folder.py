@@ -89,6 +89,15 @@ class RunFolder:
             raise DataError(f"{self.path / RUN} tells of no run of `navila eval`: name a folder OUTPUT/MODEL/TASK.")
         return content["run"]
 
+    def note_run(self, run: Mapping[str, Any]) -> None:
+        """Change what is being run where that leaves the records as they are."""
+        write_json(self.path / RUN, {**read_json(self.path / RUN), "run": dict(run)})
+
+    @staticmethod
+    def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        """Whether two runs are the same."""
+        return not _differing(one, other)
+
     def clear(self) -> None:
         """Remove what a run wrote here, and nothing else."""
         for name in (RESULTS, AGGREGATE, TIMINGS, self.records_name, RUN):
