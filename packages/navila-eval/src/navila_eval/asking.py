@@ -56,8 +56,8 @@ def batches_of(
 ) -> list[Batch]:
     """All questions, those of the same settings together, in their order.
 
-    Those whose answers are sampled are asked one by one where `sampled_alone`: in a batch, what is drawn for one depends
-    on the others.
+    Those whose answers are sampled are asked one by one where `sampled_alone`: in a batch, what is drawn for one
+    depends on the others.
     """
     groups: dict[str, list[Question]] = {}
     for question in questions:

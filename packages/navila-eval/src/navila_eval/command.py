@@ -220,7 +220,7 @@ def evaluate(
         raise Interrupted("Stopped; what is finished is kept: run the same command again to go on.") from None
     if started.leads:
         show(outcomes, as_json)
-    leave(outcomes)
+    leave(outcomes, quiet=not started.leads)
 
 
 def _launch(context: click.Context, chosen: list[tuple[str, str]], *, launcher: str, nodes: int, dry_run: bool) -> int:

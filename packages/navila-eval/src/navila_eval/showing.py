@@ -15,11 +15,12 @@ EXIT_FAILED = 1
 NAMED = 3
 
 
-def leave(outcomes: list[tuple[str, Results | Exception]]) -> None:
+def leave(outcomes: list[tuple[str, Results | Exception]], *, quiet: bool = False) -> None:
     """End with an error's exit code where something failed."""
     failed = [task for task, outcome in outcomes if isinstance(outcome, Exception) or outcome.failed]
     if failed:
-        click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
+        if not quiet:
+            click.echo(f"Error: {', '.join(failed)} did not run without failures: see above.", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
