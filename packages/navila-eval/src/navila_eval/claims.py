@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -14,6 +15,8 @@ from types import TracebackType
 
 #: Seconds between two signs of life, and after how many without one a process of another machine counts as dead.
 SIGN, DEAD = 10.0, 60.0
+#: What file systems without hard links say.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Claims:
@@ -65,8 +68,7 @@ class Claims:
         path = self.folder / name
         while True:
             try:
-                with path.open("x") as file:
-                    file.write(self.owner)
+                self._create(path)
             except FileExistsError:
                 if not self._set_free(path):
                     return False
@@ -77,6 +79,24 @@ class Claims:
                 continue
             self._held.add(name)
             return True
+
+    def _create(self, path: Path) -> None:
+        """Make a claim with its owner in it from the start, so that a kill leaves none that belongs to nobody.
+
+        Raises:
+            FileExistsError: there is one.
+        """
+        whole = path.with_name(f"{path.name}.{self.owner}.new")
+        whole.write_text(self.owner)
+        try:
+            path.hardlink_to(whole)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with path.open("x") as file:
+                file.write(self.owner)
+        finally:
+            whole.unlink(missing_ok=True)
 
     def release(self, name: str) -> None:
         """Give a piece of work back, done or not."""
