@@ -15,10 +15,15 @@ def paths_of(task: str) -> dict[str, str]:
     return {metric.name: metric.path for metric in _metrics(task) if metric.path}
 
 
+def unit_of(task: str, metric: str) -> str:
+    """Range or unit of a metric, such as `0-1`, `0-100` or `m`; empty where the task is not installed."""
+    return next((one.scale for one in _metrics(task) if one.name == metric), "")
+
+
 def scale_of(task: str, metric: str) -> float | None:
     """The greatest value a metric can have, whose least is 0; None where it has none, or the task is not installed."""
-    found = [re.fullmatch(r"0-(\d+(?:\.\d+)?)", one.scale) for one in _metrics(task) if one.name == metric]
-    return float(found[0][1]) if found and found[0] else None
+    found = re.fullmatch(r"0-(\d+(?:\.\d+)?)", unit_of(task, metric))
+    return float(found[1]) if found else None
 
 
 def _metrics(task: str) -> tuple[MetricSpec, ...]:

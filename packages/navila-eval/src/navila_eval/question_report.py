@@ -16,7 +16,7 @@ from navila.files import write_atomically
 from navila.pages import heat_map, histogram, image_uri, page
 
 from navila_eval.jsonl import read_jsonl
-from navila_eval.metric_paths import scale_of
+from navila_eval.metric_paths import scale_of, unit_of
 from navila_eval.run_folder import SAMPLES
 
 #: Samples that are shown of a run, those with a failure first, then those that runs differ in, then some of the others.
@@ -73,7 +73,8 @@ def metrics_table(contents: Mapping[str, Mapping[str, Any]]) -> str:
     """All headline figures of runs of one task, a column a run, with what they count."""
     names = dict.fromkeys(name for content in contents.values() for name in headlines(content))
     rows = "".join(
-        f"<tr><th>{html.escape(name)}</th>{''.join(figure_cell(content, name) for content in contents.values())}</tr>"
+        f"<tr><th>{html.escape(name)}{_range(contents, name)}</th>"
+        f"{''.join(figure_cell(content, name) for content in contents.values())}</tr>"
         for name in names
     )
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("metric", *contents))
@@ -85,6 +86,11 @@ def metrics_table(contents: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f'{"".join(notes)}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
+
+
+def _range(contents: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    units = {unit_of(content["task"], name) for content in contents.values()} - {""}
+    return f" <small>{html.escape(', '.join(sorted(units)))}</small>" if units else ""
 
 
 def headlines(content: Mapping[str, Any]) -> dict[str, float | None]:

@@ -10,18 +10,21 @@ from rich.table import Table
 
 from navila_eval.benchmark import Results
 from navila_eval.comparison import Comparison
+from navila_eval.metric_paths import unit_of
 
 
 def results_table(title: str, results: Results) -> Table:
     """One run: each metric with its 95 % interval."""
     unit = "samples" if "samples" in results.content else "episodes"
-    table = Table("metric", "value", "95 % interval", title=f"{title}: {results.count} {unit}", title_justify="left")
+    columns = ("metric", "value", "95 % interval", "range")
+    table = Table(*columns, title=f"{title}: {results.count} {unit}", title_justify="left")
     for name, value in results.metrics.items():
-        table.add_row(name, _number(value), _interval(results.intervals.get(name)))
+        range_ = unit_of(results.content["task"], name)
+        table.add_row(name, _number(value), _interval(results.intervals.get(name)), range_)
     counters = results.content.get("counters", {})
     for name in ("without_goal", "timed_out", "failed", "unparsed", "without_verdict"):
         if counters.get(name):
-            table.add_row(name.replace("_", " "), str(counters[name]), "")
+            table.add_row(name.replace("_", " "), str(counters[name]), "", "")
     return table
 
 
