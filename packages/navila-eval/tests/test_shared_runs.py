@@ -66,10 +66,11 @@ def model() -> Any:
     return navila.load(CHECKPOINT)
 
 
-def load() -> Any:
-    import navila
+class Echo:
+    """A model that is loaded in no time, and says what it is asked last."""
 
-    return navila.load(CHECKPOINT)
+    def generate_contents(self, prompts: list[list[Any]], **settings: Any) -> list[str]:
+        return [f"{prompt[-1]} {settings['seed']}" for prompt in prompts]
 
 
 def request(folder: Path, load_model: Callable[[], Any], **changes: Any) -> Request:
@@ -101,7 +102,6 @@ def lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("samples*.jsonl"))
 
 
-@pytest.mark.slow  # two of the processes load a model for themselves
 def test_processes_and_kills_change_nothing(colours: Colours, model: Any, tmp_path: Path) -> None:
     def together(name: str, count: int) -> list[Any]:
         """Processes that were started side by side, each with the command of a run."""
@@ -133,9 +133,14 @@ def test_processes_and_kills_change_nothing(colours: Colours, model: Any, tmp_pa
             process.join()
         assert before < lines(tmp_path / "killed") < 24, "killed in the midst of it"
     assert any((tmp_path / "killed" / "claims").iterdir())
-    # Processes that this one starts, with what the killed ones have left to do.
-    run_questions(colours, request(tmp_path / "killed", lambda: model, processes=2, model_loader=load))
+    run_questions(colours, request(tmp_path / "killed", lambda: model))
     assert outcome(tmp_path / "killed") == alone
+
+
+def test_processes_that_a_run_starts_change_nothing(colours: Colours, tmp_path: Path) -> None:
+    run_questions(colours, request(tmp_path / "one", Echo))
+    run_questions(colours, request(tmp_path / "two", Echo, processes=2, model_loader=Echo))
+    assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
 
 
 def test_a_claim_is_held_by_one_living_process(tmp_path: Path) -> None:
@@ -180,10 +185,10 @@ def test_a_process_of_another_machine_is_dead_when_it_is_silent(tmp_path: Path) 
 def test_a_run_that_others_are_at_is_not_started_over(colours: Colours, tmp_path: Path) -> None:
     with Claims(tmp_path / "run" / "claims"):
         with pytest.raises(ConfigError, match="Other processes are at work in"):
-            run_questions(colours, request(tmp_path / "run", load, force=True))
+            run_questions(colours, request(tmp_path / "run", Echo, force=True))
         (tmp_path / "run" / "run.json").write_text('{"run": {"task": "another"}}')
         with pytest.raises(ConfigError, match="holds another run"):
-            run_questions(colours, request(tmp_path / "run", load))
+            run_questions(colours, request(tmp_path / "run", Echo))
 
 
 def test_a_process_that_dies_is_told_in_a_sentence(colours: Colours, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from navila.errors import ConfigError, DataError
 
@@ -109,7 +110,8 @@ class RunFolder:
 
     def records(self) -> dict[str, Record]:
         """Finished episodes or samples by id; a later record of one replaces an earlier one."""
-        return by_id(RecordReader(self).new(), self.key)
+        with closing(RecordReader(self)) as reader:
+            return by_id(reader.new(), self.key)
 
     def parts(self) -> list[Path]:
         """Files of records that were written beside the first one, by processes that share the run."""
@@ -146,7 +148,8 @@ class RecordReader:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._read: dict[tuple[Path, int], int] = {}
+        # Kept open: the number of a file that was replaced is given to no other one meanwhile.
+        self._files: dict[Path, tuple[BinaryIO, int]] = {}
 
     def new(self) -> list[Record]:
         """Records that were added since the last call, or at all; a line that is not finished counts later.
@@ -159,20 +162,32 @@ class RecordReader:
         return [*self._added(self._folder.path / self._folder.records_name), *(r for part in parts for r in part)]
 
     def _added(self, path: Path) -> list[Record]:
+        known, start = self._files.get(path, (None, 0))
         try:
+            # Opened anew: a buffer might hold the rest of a line that was cut off meanwhile.
             file = path.open("rb")
         except FileNotFoundError:
             return []
-        with file:
-            # A file that was replaced has another inode.
-            place = (path, os.fstat(file.fileno()).st_ino)
-            start = self._read.get(place, 0)
+        if known is not None and not os.path.samestat(os.fstat(file.fileno()), os.fstat(known.fileno())):
+            start = 0
+        try:
             records, end = read_lines(file, start, path)
+        except DataError:
+            file.close()
+            raise
+        if known is not None:
+            known.close()
+        self._files[path] = (file, end)
         for record in records:
             if self._folder.key not in record:
                 raise DataError(f"{path} has a line without {self._folder.key!r}: delete that line and run again.")
-        self._read[place] = end
         return records
+
+    def close(self) -> None:
+        """Close the files."""
+        for file, _ in self._files.values():
+            file.close()
+        self._files.clear()
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
