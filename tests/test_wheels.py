@@ -49,7 +49,7 @@ SAMPLE = (
     "navila-bench-vln",
     "navila-dataset-webdataset",
     "navila-demo",
-    "navila-encoder-timm",
+    "navila-encoder-siglip",
     "navila-llm-llama",
     "navila-projector-mlp",
     "navila-sim-remote",
