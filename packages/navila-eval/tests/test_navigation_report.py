@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from navila.simulation import Embodiment, Episode, Observation
 from navila_eval.agents import Agent, ExpertAgent, RandomAgent, wrong_instruction
 from navila_eval.navigation import NavigationTask, evaluate_agent
 from navila_eval.navigation_report import ReportSection, write_report
+from navila_eval.pictures import kept_map
+from navila_eval.report_map import draw_map
 from navila_eval.walk import Walk
 from PIL import Image
 
@@ -142,6 +145,15 @@ def test_success_and_failure_are_those_of_the_first_agent(
     assert set(page[1].articles) == {"failure"}
 
 
+def test_the_experts_walk_is_drawn_where_its_path_is_not_on_record(sections: list[ReportSection]) -> None:
+    run = sections[0].runs["expert"]
+    record = json.loads((run / "episodes.jsonl").read_text().splitlines()[0])
+    kept = kept_map(run / "pictures", record["scene_id"], record["positions"])
+    assert kept is not None
+    assert 'class="taken"' not in draw_map(kept, {"expert": record})
+    assert 'class="taken"' in draw_map(kept, {"expert": record | {"gt_locations": []}})
+
+
 def test_the_page_needs_nothing_but_itself(page: tuple[str, Page]) -> None:
     source, parsed = page
     assert parsed.pictures
@@ -207,7 +219,7 @@ def test_a_walk_that_was_not_kept_is_still_told(tmp_path: Path) -> None:
 
 
 def test_a_walk_can_be_kept_without_a_map(tmp_path: Path) -> None:
-    from navila_eval.pictures import PictureKeeper, kept_frames, kept_map
+    from navila_eval.pictures import PictureKeeper, kept_frames
 
     simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
     episode = simulator.make_episodes(level=0, seed=5, count=1)[0]

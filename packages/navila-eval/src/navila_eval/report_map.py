@@ -59,7 +59,9 @@ def draw_map(kept: KeptMap, walks: Mapping[str, Record]) -> str:
     goals = [map_point(facts, goal) for goal in lead["goals"]]
     radius = lead["success_distance"] / facts["resolution"] * _scale(facts)
     star = _star(*(sum(axis) / len(goals) for axis in zip(*goals, strict=True)), size=3.2) if goals else ""
-    taken = [_taken(agent, facts, walk["positions"]) for agent, walk in walks.items() if agent != "expert"]
+    # The expert's walk is its path once more, where there is one on record.
+    shown = {agent: walk for agent, walk in walks.items() if agent != "expert" or not lead["gt_locations"]}
+    taken = [_taken(agent, facts, walk["positions"]) for agent, walk in shown.items()]
     width, height = _size(facts)
     whole = f"0 0 {width:.1f} {height:.1f}"
     points = [*goals, *(map_point(facts, p) for walk in walks.values() for p in walk["positions"])]
