@@ -162,6 +162,14 @@ def test_the_batch_script_asks_for_what_was_asked_for():
     assert lines[-1].endswith("""--nnodes 3 --nproc_per_node 8 -m navila train --llm '{"a": "b c"}'""")
 
 
+def test_the_choice_of_plugins_goes_along(monkeypatch: pytest.MonkeyPatch):
+    """Taken out of the arguments by `--plugin`, it is in none of the command's words."""
+    job = Job(name="x", command=("navila", "eval"))
+    assert "NAVILA_PLUGINS" not in job.environment()
+    monkeypatch.setenv("NAVILA_PLUGINS", "./my own.py,no:other")
+    assert "export NAVILA_PLUGINS='./my own.py,no:other'" in script(job, Options(), by_torchrun=False).splitlines()
+
+
 @pytest.mark.parametrize(
     ("ended", "queued", "before", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from navila.discovery import PLUGINS_VARIABLE
 from navila.errors import ConfigError
 
 #: What becomes a folder, and part of a job's name in SLURM.
@@ -61,12 +63,14 @@ class Job:
         return max(self.gpus_per_node, 1)
 
     def environment(self) -> dict[str, str]:
-        """The variables that commands and NaVILA's scripts read."""
+        """The variables that commands and NaVILA's scripts read, and the choice of plugins where there is one."""
+        plugins = os.environ.get(PLUGINS_VARIABLE)
         return {
             "RUN_NAME": self.name,
             "OUTPUT_DIR": str(self.folder),
             "n_node": str(self.nodes),
             "GPUS_PER_NODE": str(self.processes_per_node),
+            **({PLUGINS_VARIABLE: plugins} if plugins else {}),
         }
 
     def filled(self) -> tuple[str, ...]:
