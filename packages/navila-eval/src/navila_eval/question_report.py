@@ -172,7 +172,7 @@ def _samples(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], shown: int) ->
 
 
 def _kinds(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    failed = any(record["error"] for record in records)
+    failed = any(record["error"] or record.get("judge_error") for record in records)
     differs = any(record["score"] != records[0]["score"] for record in records)
     return [*(["failed"] if failed else []), *(["differs"] if differs else [])]
 
