@@ -351,6 +351,7 @@ def test_a_judge_is_asked_once_and_its_garbage_counted(server: Any, tmp_path: Pa
     assert results.metrics["accuracy"] == pytest.approx(2 / 6)
     assert results.content["counters"]["without_verdict"] == 2
     assert results.failed == 2
+    assert results.content["manifest"]["options"] == {"judged": True}
     assert (tmp_path / "run" / "report.html").read_text().count('class="sample failed"') == 2
     asked.clear()
     replies[:] = ["yes"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import inspect
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,18 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def options_of(benchmark: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a benchmark, those left to their defaults too: whose prompt, rules and figures a result has."""
+    options = {}
+    for name, parameter in inspect.signature(type(benchmark)).parameters.items():
+        if parameter.default is not parameter.empty:
+            # A benchmark keeps what it made of an option under its name, such as the first profile for None.
+            kept = getattr(benchmark, name, None)
+            plain = isinstance(kept, str | int | float | list)
+            options[name] = kept if plain else given.get(name, parameter.default)
+    return options
 
 
 def checkpoint_digest(path: str | Path) -> str | None:

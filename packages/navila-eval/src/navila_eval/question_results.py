@@ -19,9 +19,13 @@ NAMED = 100
 
 
 def summarise(
-    records: Sequence[Record], scores: Scores, run: Mapping[str, Any], agent: Mapping[str, Any]
+    records: Sequence[Record],
+    scores: Scores,
+    run: Mapping[str, Any],
+    agent: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`results.json` of scored records; a pure function but for the manifest."""
+    """`results.json` of scored records; a pure function but for the manifest, which has all `options` of the task."""
     failed = [record for record in records if record["error"]]
     columns = {
         name: [sample[name] for sample in scores.samples if name in sample]
@@ -49,7 +53,7 @@ def summarise(
         "failed_samples": [{"id": record["id"], "error": _why(record)} for record in records if _why(record)][:NAMED],
         "run": dict(run),
         "agent": dict(agent),
-        "manifest": environment(),
+        "manifest": {**environment(), "options": dict(options)},
     }
 
 

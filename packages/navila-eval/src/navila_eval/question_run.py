@@ -25,6 +25,7 @@ from navila_eval.benchmark import DATA_ROOT, Request, Results
 from navila_eval.claims import Claims
 from navila_eval.jsonl import drop_cut_line, dumps, strict
 from navila_eval.judging import Judge, judge_all
+from navila_eval.manifest import options_of
 from navila_eval.progress import SampleProgress
 from navila_eval.question_report import write_question_report
 from navila_eval.question_results import results_of, summarise
@@ -160,7 +161,8 @@ def finish(
     submission = benchmark.submission(scored) or {}
     for name, text in submission.items():
         write_atomically(folder.path / name, text)
-    content = strict({**summarise(scored, scores, run, folder.agent()), "submission": list(submission)})
+    content = summarise(scored, scores, run, folder.agent(), options_of(benchmark, run.get("options") or {}))
+    content = strict({**content, "submission": list(submission)})
     write_question_report(folder.path, content, title=f"{folder.agent().get('name')} on {run['task']} {run['split']}")
     folder.finish(content)
     return results_of(folder.path, content)
