@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from navila_eval.breakdowns import breakdowns, failure_counts
 from navila_eval.failures import FAILURES, Failure, failure_of
 from navila_eval.navigation_results import finish_run
+from navila_eval.recorded import compare
 from navila_eval.run_folder import RunFolder
 from navila_eval.runner import rescore_runs
 from navila_eval.sensitivity import sensitivity
@@ -116,6 +118,7 @@ def test_another_success_distance_changes_what_a_run_came_to_and_not_the_run(tmp
     assert label == "walks within 4 m"
     assert not isinstance(results, Exception)
     assert results.metrics["sr"] == 1.0
+    assert results.written == "rescored-4m.json"
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert after == {**before, "rescored-4m.json": after["rescored-4m.json"]}
     assert json.loads(after["rescored-4m.json"])["aggregate"]["navila"]["mean_success"] == 1.0
@@ -136,10 +139,19 @@ def test_what_a_swapped_instruction_changes_is_told_of_the_episodes_it_was_given
     assert sensitivity(first, first) is None
 
 
-def complete_run(parent: Path, walks: Sequence[dict[str, Any]]) -> Path:
+def test_an_agent_that_found_nothing_to_change_in_the_instructions_is_told_of(tmp_path: Path) -> None:
+    walk = record([1, 1, 0], episode_instruction="Go.", instruction="Go.")
+    first = complete_run(tmp_path / "first", [walk], agent="model")
+    second = complete_run(tmp_path / "second", [walk], agent="swapped-sides")
+    shown = CliRunner().invoke(compare, [str(first), str(second)])
+    assert "No episode was told something else" in shown.output
+    assert "told something else" not in CliRunner().invoke(compare, [str(first), str(first)]).output
+
+
+def complete_run(parent: Path, walks: Sequence[dict[str, Any]], agent: str = "model") -> Path:
     """A folder with the records of walks, finished."""
     folder = RunFolder(parent / "walks")
-    run = {"task": "walks", "split": "val", "episodes": len(walks), "seed": 0}
+    run = {"task": "walks", "split": "val", "episodes": len(walks), "seed": 0, "agent": agent}
     folder.open(run)
     for walk in walks:
         walk.setdefault("decisions", [])

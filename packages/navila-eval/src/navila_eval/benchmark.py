@@ -91,6 +91,8 @@ class Results:
     """Samples that broke and were counted as failures."""
     content: Mapping[str, Any]
     """All of `results.json`."""
+    written: str = ""
+    """File in the folder that holds it, where that is another."""
 
 
 class Benchmark(ABC):

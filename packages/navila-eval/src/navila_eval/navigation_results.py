@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,9 @@ def rescore_at(path: Path, success_distance: float) -> Results:
     scored = [{**r, "metrics": strict(figures)} for r, figures in zip(records, rescore(records), strict=True)]
     content, table = summarise(scored, {**run, "success_distance": success_distance}, folder.agent())
     content = strict({**content, "aggregate": table})
-    write_json(path / f"rescored-{success_distance:g}m.json", content)
-    return results_of(path, content)
+    written = f"rescored-{success_distance:g}m.json"
+    write_json(path / written, content)
+    return replace(results_of(path, content), written=written)
 
 
 def complete_records(folder: RunFolder, run: Mapping[str, Any]) -> list[Record]:

@@ -54,7 +54,7 @@ def compare(first: Path, second: Path, samples: int | None, as_json: bool) -> No
     from navila_eval.comparison import compare as compare_runs
     from navila_eval.comparison import compare_all
     from navila_eval.run_folder import RUN
-    from navila_eval.sensitivity import sensitivity
+    from navila_eval.sensitivity import misled, sensitivity
 
     many = not any((folder / RUN).is_file() for folder in (first, second))
     found, alone = compare_all(first, second) if many else ({"": compare_runs(first, second)}, ([], []))
@@ -85,6 +85,8 @@ def compare(first: Path, second: Path, samples: int | None, as_json: bool) -> No
 
         console.print(sentence(told), markup=False)
         console.print(sensitivity_table(told))
+    elif not many and misled(first) != misled(second):
+        console.print("No episode was told something else: the agent found nothing to change in the instructions.")
     for folder, places in zip((first, second), alone, strict=True):
         if places:
             console.print(f"Only in {folder}: {', '.join(places)}", markup=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from navila_eval.benchmark import MODEL_AGENTS
 from navila_eval.navigation_metrics import HEADLINE
 from navila_eval.run_folder import RECORDS, RunFolder
 from navila_eval.statistics import paired_difference
@@ -66,6 +67,11 @@ def sensitivity(first: Path, second: Path) -> Sensitivity | None:
         end_apart=sum(apart) / len(apart),
         differences=_differences(pairs),
     )
+
+
+def misled(folder: Path) -> bool:
+    """Whether the agent of a run is one that is told something else, where its instructions allow it."""
+    return RunFolder(folder).run().get("agent") in MODEL_AGENTS[1:]
 
 
 def _parted(first: Mapping[str, Any], second: Mapping[str, Any]) -> int | None:

@@ -50,7 +50,8 @@ def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None
                 console.print(f"{name} failed: {one.get('error')}", markup=False, highlight=False, soft_wrap=True)
             if len(broken) > NAMED:
                 console.print(f"… and {outcome.failed - NAMED} more: see {outcome.path / 'results.json'}", markup=False)
-            for name in ("results.json", "report.html", *outcome.content.get("submission", ())):
+            written = (outcome.written,) if outcome.written else ("results.json", "report.html")
+            for name in (*written, *outcome.content.get("submission", ())):
                 if (outcome.path / name).exists():
                     console.print(f"{outcome.path / name}", markup=False, soft_wrap=True)
     walked = {task: one for task, one in outcomes if not isinstance(one, Exception) and "episodes" in one.content}
