@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import click
 from navila.errors import ConfigError
@@ -25,8 +28,8 @@ def listening(host: str, port: int) -> Iterator[None]:
         raise ConfigError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port.") from None
 
 
-def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], None] | None = None) -> None:
-    """Print `greeting`, do `work` again and again until Ctrl-C or SIGTERM, then `close`."""
+def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], None] | None = None) -> NoReturn:
+    """Print `greeting`, do `work` again and again until Ctrl-C or SIGTERM, then `close` and end the process."""
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         click.echo(f"{greeting}; Ctrl-C stops it.")
@@ -41,6 +44,10 @@ def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], N
     finally:
         close()
         signal.signal(signal.SIGTERM, before)
+    # Threads of clients may be at work in C++, and a process whose interpreter ends beneath such a thread can abort.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 class _Stopped(BaseException):
