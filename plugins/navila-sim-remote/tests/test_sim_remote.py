@@ -319,6 +319,7 @@ def test_habitat_is_driven_as_its_versions_want_it(monkeypatch: pytest.MonkeyPat
         library = habitat_like(modern)
         monkeypatch.setitem(sys.modules, "habitat_sim", library)
         (tmp_path / "room.glb").touch()
+        (tmp_path / "broken.glb").touch()
         episode = {**vars(EPISODE), "scene_id": "room.glb", "goals": [(0.0, 0.0, -2.0)]}
         simulator = server.HabitatSim(str(tmp_path), {**server.DEFAULT_EMBODIMENT, "hfov": 79.0, "depth": True})
         session = server.Session(lambda _, simulator=simulator: simulator)
@@ -338,6 +339,15 @@ def test_habitat_is_driven_as_its_versions_want_it(monkeypatch: pytest.MonkeyPat
         assert session.perform({"do": "step", "with": [0]})["done"]
         with pytest.raises(server.SceneError, match="There is no scene"):
             session.perform({"do": "reset", "with": [{**episode, "scene_id": "attic.glb"}]})
+        with pytest.raises(ValueError, match="Cannot load"):
+            session.perform({"do": "reset", "with": [{**episode, "scene_id": "broken.glb"}]})
+        assert session.perform({"do": "reset", "with": [episode]})["position"] == (0.0, 0.0, 0.0)
+        # A navmesh that is not of this body is made anew: by older ones unasked, by newer ones when they are told.
+        assert not getattr(simulator.sim.configuration.sim_cfg, "navmesh_settings", None)
+        small = server.HabitatSim(str(tmp_path), {**server.DEFAULT_EMBODIMENT, "agent_radius": 0.18})
+        small.reset(episode)
+        assert small.sim.configuration.agents[0].radius == 0.18
+        assert not modern or small.sim.configuration.sim_cfg.navmesh_settings.agent_radius == 0.18
 
 
 def habitat_like(modern: bool) -> Any:
@@ -354,9 +364,23 @@ def habitat_like(modern: bool) -> Any:
 
     class Simulator:
         def __init__(self, configuration: Any) -> None:
-            self.configuration = configuration
+            self.load(configuration)
             self.at = Facts(position=np.zeros(3, np.float32), rotation=Facts(x=0.0, y=0.0, z=0.0, w=1.0))
-            self.pathfinder = Facts(is_navigable=lambda point: True, find_path=self.find_path)
+            self.pathfinder = Facts(is_loaded=True, is_navigable=lambda point: True, find_path=self.find_path)
+
+        def load(self, configuration: Any) -> None:
+            scene = configuration.sim_cfg.scene_id if modern else configuration.sim_cfg.scene.id
+            if "broken" in scene:
+                raise ValueError(f"Cannot load: {scene}")
+            self.configuration = configuration
+
+        def close(self) -> None:
+            self.pathfinder = None
+
+        def reconfigure(self, configuration: Any) -> None:
+            # What it was made with it takes for being in place, though it was closed.
+            if configuration.sim_cfg != self.configuration.sim_cfg:
+                self.load(configuration)
 
         def find_path(self, path: Any) -> None:
             path.geodesic_distance = float(np.linalg.norm(path.requested_ends - path.requested_start, axis=1).min())
@@ -367,6 +391,8 @@ def habitat_like(modern: bool) -> Any:
 
         def set_state(self, state: Any, reset_sensors: bool) -> None:
             assert state.sensor_states == {}
+            # magnum's vectors take no whole numbers.
+            assert {type(x) for x in (*state.position, *state.rotation)} == {float}
             x, y, z, w = state.rotation
             self.at = Facts(position=np.array(state.position, np.float32), rotation=Facts(x=x, y=y, z=z, w=w))
 
@@ -385,10 +411,13 @@ def habitat_like(modern: bool) -> Any:
     if modern:
         library.CameraSensorSpec = Camera
     library.Simulator, library.MultiGoalShortestPath = Simulator, Facts
-    library.SimulatorConfiguration = lambda: Facts(scene_id="") if modern else Facts(scene=Facts(id=""))
+    library.nav = Facts(NavMeshSettings=lambda: Facts(set_defaults=lambda: None))
+    library.SimulatorConfiguration = lambda: (
+        Facts(scene_id="", navmesh_settings=None) if modern else Facts(scene=Facts(id=""))
+    )
     library.Configuration = lambda backend, agents: Facts(sim_cfg=backend, agents=agents)
     library.agent = Facts(
-        AgentConfiguration=Facts,
+        AgentConfiguration=lambda: Facts(height=1.5, radius=0.1),
         ActionSpec=lambda name, actuation: Facts(name=name, actuation=actuation),
         ActuationSpec=lambda amount: Facts(amount=amount),
     )
@@ -404,24 +433,43 @@ def test_an_env_of_habitat_lab_walks_the_episodes_of_its_dataset() -> None:
             self.episode_iterator = iter(self.episodes)
             pose = Facts(position=np.ones(3), rotation=Facts(x=0, y=0, z=0, w=1))
             agent = Facts(get_state=lambda: pose)
-            self.sim = Facts(get_agent=lambda number: agent, previous_step_collided=True)
+            camera = Facts(
+                uuid="rgb", resolution=[2, 2], hfov=79, position=np.float32([0, 0.88, 0]), orientation=[0, 0, 0]
+            )
+            amounts = {"stop": None, "move_forward": Facts(amount=0.25), "turn_left": Facts(amount=30)}
+            spaces = {n: Facts(name=name, actuation=amount) for n, (name, amount) in enumerate(amounts.items())}
+            body = Facts(radius=0.18, height=0.88, sensor_specifications=[camera], action_space=spaces)
+            config = Facts(sim_cfg=Facts(allow_sliding=False), agents=[body])
+            self.sim = Facts(get_agent=lambda number: agent, previous_step_collided=True, sim_config=config)
+            self.task = Facts(actions=dict.fromkeys(["MOVE_FORWARD", "STOP", "TURN_LEFT", "TURN_RIGHT", "LOOK_UP"]))
+            self.episode_over = False
 
         def reset(self) -> Any:
             self.current = next(self.episode_iterator)
             return {"rgb": np.zeros((2, 2, 3), np.uint8), "instruction": "a sensor of its task"}
 
         def step(self, action: int) -> Any:
+            self.episode_over = action == 1
             return {"rgb": np.full((2, 2, 3), action, np.uint8)}
 
     lab = Lab()
     session = server.Session(lambda body: Facts(habitat_env=lab))
-    session.perform({"do": "hello", "version": 1})
+    body = session.perform({"do": "hello", "version": 1})["embodiment"]
+    assert (body["width"], body["camera_height"], body["turn_angle"], body["sliding"]) == (2, 0.88, 30, False)
     episode = {"episode_id": "2", "scene_id": "mp3d/2.glb"}
     assert not session.perform({"do": "reset", "with": [episode]})["collided"]
     assert lab.current.episode_id == 2
-    assert session.perform({"do": "step", "with": [1]})["collided"]
+    moved = session.perform({"do": "step", "with": [1]})
+    assert moved["collided"]
+    assert not any(moved["rgb"]["data"]), "its config has MOVE_FORWARD as action 0"
+    assert session.perform({"do": "step", "with": [0]})["done"]
+    with pytest.raises(server.ConfigError, match="has ended the episode; raise its config's limit"):
+        session.perform({"do": "step", "with": [1]})
     with pytest.raises(server.SceneError, match=r"no episode '3' in mp3d/2\.glb; serve the split"):
         session.perform({"do": "reset", "with": [{**episode, "episode_id": "3"}]})
+    lab.task.actions.pop("TURN_LEFT")
+    with pytest.raises(server.ConfigError, match=r"it needs stop, move_forward, turn_left, turn_right\."):
+        server.Session(lambda body: lab).perform({"do": "hello", "version": 1})
 
 
 def test_the_server_is_of_python_3_8() -> None:

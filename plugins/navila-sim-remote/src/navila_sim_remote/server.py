@@ -21,6 +21,9 @@ them. Any of `OPTIONAL` it also has is offered. An episode that does not fit is 
 The protocol: frames of 4 bytes `nvla`, 4 bytes big-endian length and one msgpack map. The client sends
 `{id, do, with}`, first `hello`; the server answers each with `{id, ok}` or `{id, error, kind}`, after any number of
 `{id, beat}` while it works. Arrays are `{shape, dtype, data}` or `{jpeg}`, tuples the extension type 1. No pickle.
+
+The file reads from the wire upwards: frames, observations, habitat, the environment of one client, all clients, and
+the program.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ import importlib.util
 import inspect
 import io
 import math
+import os
 import queue
 import select
 import signal
@@ -94,6 +98,8 @@ DEFAULT_EMBODIMENT = {
     "depth": False,
 }
 STOP = 0
+#: What habitat calls the primitives 0 to 3.
+ACTIONS = ("stop", "move_forward", "turn_left", "turn_right")
 
 _MAGIC = b"nvla"
 _HEADER = struct.Struct(">4sI")
@@ -109,7 +115,11 @@ class SceneError(Exception):
     """A scene cannot be loaded, or an episode does not fit it."""
 
 
-# Frames
+class ConfigError(Exception):
+    """The simulator is not as it has to be, for any episode."""
+
+
+# ---- Frames: what goes over the wire ---------------------------------------------------------------------------------
 
 
 def send(sock: socket.socket, message: Message, deadline: float | None = None) -> None:
@@ -235,7 +245,7 @@ def tuned(sock: socket.socket) -> socket.socket:
     return sock
 
 
-# Observations
+# ---- Observations: what environments return, for a message -----------------------------------------------------------
 
 
 def packed_array(array: Any) -> Message:
@@ -287,14 +297,14 @@ def observed(
     }
 
 
-# habitat
+# ---- habitat: habitat-sim itself, or an environment of habitat-lab ---------------------------------------------------
 
 
 class HabitatQueries:
     """What a simulator of habitat-sim tells beside images."""
 
     def __init__(self, sim: Any) -> None:
-        self.sim = sim
+        self.sim: Any = sim
 
     def pose(self) -> Message:
         """Where the agent is, as observations have it."""
@@ -354,11 +364,10 @@ class HabitatQueries:
 class HabitatSim(HabitatQueries):
     """habitat-sim with the body that the client asks for; needs no habitat-lab, no config and no dataset."""
 
-    NAMES = ("stop", "move_forward", "turn_left", "turn_right")
-
-    def __init__(self, scenes: str, embodiment: Message | None) -> None:
+    def __init__(self, scenes: str, embodiment: Message | None, gpu: int = 0) -> None:
         HabitatQueries.__init__(self, None)
         self.scenes = scenes
+        self.gpu = gpu
         self.embodiment = embodiment or DEFAULT_EMBODIMENT
         self.scene = self.state = None
         self.library = importlib.import_module("habitat_sim")
@@ -366,7 +375,9 @@ class HabitatSim(HabitatQueries):
 
     def reset(self, episode: Message) -> Message:
         self._load(str(Path(self.scenes, episode["scene_id"])))
-        start = list(episode["start_position"])
+        start = [float(x) for x in episode["start_position"]]
+        if not self.sim.pathfinder.is_loaded:
+            raise SceneError(f"There is no .navmesh beside {self.scene}; fetch it, or leave the scene's episodes out.")
         if not self.sim.pathfinder.is_navigable(self._array(start)):
             raise SceneError(
                 f"The start {start} of episode {episode['episode_id']!r} is off the floor of {self.scene}; check that"
@@ -378,15 +389,15 @@ class HabitatSim(HabitatQueries):
                 f"No goal of episode {episode['episode_id']!r} can be reached from its start in {self.scene}; correct"
                 " its goals or leave it out."
             )
-        return self._stand(start, list(episode["start_rotation"]))
+        return self._stand(start, [float(x) for x in episode["start_rotation"]])
 
     def step(self, primitive: int) -> Message:
-        images = self.sim.get_sensor_observations() if primitive == STOP else self.sim.step(self.NAMES[primitive])
+        images = self.sim.get_sensor_observations() if primitive == STOP else self.sim.step(ACTIONS[primitive])
         return self._seen(images, bool(images.get("collided", False)), primitive == STOP)
 
     def snapshot(self) -> Any:
         pose = self.pose()
-        return self.scene, [float(x) for x in pose["position"]], list(pose["rotation"]), self.state
+        return self.scene, [float(x) for x in pose["position"]], [float(x) for x in pose["rotation"]], self.state
 
     def restore(self, state: Any) -> Message:
         path, position, rotation, (collided, done) = state
@@ -412,14 +423,15 @@ class HabitatSim(HabitatQueries):
         if not Path(path).is_file():
             raise SceneError(f"There is no scene {path}; start the server with the folder that its scenes are below.")
         configuration = self._configuration(path)
-        if self.sim is None:
-            self.sim = self.library.Simulator(configuration)
+        # One in which a scene could not be loaded is not used again.
+        sim, self.sim, self.scene = self.sim, None, None
+        if sim is None:
+            sim = self.library.Simulator(configuration)
         else:
             # As habitat-lab changes scenes: the renderer is given up before the next is made.
-            self.scene = None
-            self.sim.close()
-            self.sim.reconfigure(configuration)
-        self.scene = path
+            sim.close()
+            sim.reconfigure(configuration)
+        self.sim, self.scene = sim, path
 
     def _configuration(self, path: str) -> Any:
         habitat_sim, body = self.library, self.embodiment
@@ -429,8 +441,15 @@ class HabitatSim(HabitatQueries):
         else:
             backend.scene.id = path
         backend.allow_sliding = body["sliding"]
+        backend.gpu_device_id = self.gpu
         agent = habitat_sim.agent.AgentConfiguration()
+        usual = agent.height, agent.radius
         agent.height, agent.radius = body["agent_height"], body["agent_radius"]
+        if (agent.height, agent.radius) != usual and hasattr(backend, "navmesh_settings"):
+            # Scenes' own navmeshes are of the usual body. Older ones make another unasked.
+            backend.navmesh_settings = habitat_sim.nav.NavMeshSettings()
+            backend.navmesh_settings.set_defaults()
+            backend.navmesh_settings.agent_height, backend.navmesh_settings.agent_radius = agent.height, agent.radius
         cameras = [("rgb", habitat_sim.SensorType.COLOR)]
         if body["depth"]:
             cameras.append(("depth", habitat_sim.SensorType.DEPTH))
@@ -464,23 +483,59 @@ class HabitatLab(HabitatQueries):
         self.env = getattr(env, "habitat_env", env)
         HabitatQueries.__init__(self, self.env.sim)
         self.name = f"habitat-lab's {type(env).__name__}"
+        self.embodiment = self._body()
+        # Their order is the config's, their case that of habitat-lab's version.
+        names = [str(name).lower() for name in self.env.task.actions]
+        if not set(ACTIONS) <= set(names):
+            raise ConfigError(f"The served environment has the actions {names}; it needs {', '.join(ACTIONS)}.")
+        self.numbers = [names.index(name) for name in ACTIONS]
 
     def reset(self, episode: Message) -> Message:
         for candidate in self.env.episodes:
             if str(candidate.episode_id) == episode["episode_id"] and candidate.scene_id.endswith(episode["scene_id"]):
                 self.env.episode_iterator = iter([candidate])
                 # Depth is left out: the config decides whether it is in metres.
-                return {"rgb": self.env.reset()["rgb"], "collided": False}
+                return {"rgb": self.env.reset().get("rgb"), "collided": False}
         raise SceneError(
             f"The dataset of the served environment has no episode {episode['episode_id']!r} in {episode['scene_id']};"
             " serve the split that is evaluated."
         )
 
     def step(self, primitive: int) -> Message:
-        return {"rgb": self.env.step(primitive)["rgb"], "done": primitive == STOP}
+        if self.env.episode_over:
+            raise ConfigError("The served environment has ended the episode; raise its config's limit of steps.")
+        return {"rgb": self.env.step(self.numbers[primitive]).get("rgb"), "done": primitive == STOP}
+
+    def _body(self) -> Message | None:
+        """The embodiment that the config makes, so that a client which asks for another is refused."""
+        config = getattr(self.sim, "sim_config", None)
+        if config is None:
+            return None
+        agent = config.agents[0]
+        camera = next((spec for spec in agent.sensor_specifications if spec.uuid == "rgb"), None)
+        if camera is None:
+            names = ", ".join(spec.uuid for spec in agent.sensor_specifications)
+            raise ConfigError(f"The served environment has no sensor 'rgb' but {names}; its config has to name one so.")
+        amounts = {action.name: action.actuation.amount for action in agent.action_space.values() if action.actuation}
+        hfov = camera.hfov if hasattr(camera, "hfov") else camera.parameters["hfov"]
+        height, width = (int(side) for side in camera.resolution)
+        # habitat keeps some of these in single precision.
+        return {
+            "name": "habitat-lab",
+            "width": width,
+            "height": height,
+            "hfov": round(float(hfov), 4),
+            "camera_height": round(float(camera.position[1]), 4),
+            "camera_pitch": round(math.degrees(camera.orientation[0]), 4),
+            "agent_radius": agent.radius,
+            "agent_height": agent.height,
+            "forward_step": amounts["move_forward"],
+            "turn_angle": amounts["turn_left"],
+            "sliding": config.sim_cfg.allow_sliding,
+        }
 
 
-# One client's environment
+# ---- The environment of one client: answers requests, one after the other --------------------------------------------
 
 
 def answer(end: socket.socket, make: Make) -> None:
@@ -603,7 +658,7 @@ def _takes_one(function: Callable[..., Any]) -> bool:
     return any(p.kind in positional or p.kind == inspect.Parameter.VAR_POSITIONAL for p in parameters)
 
 
-# All clients
+# ---- All clients: accepts them, starts their environments and carries frames between them ----------------------------
 
 
 class Server:
@@ -625,7 +680,7 @@ class Server:
         self.processes: set = set()
         self._clients = 0
         self._closed = False
-        self._lock = threading.Lock()
+        self._places = threading.Condition()
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -667,9 +722,10 @@ class Server:
 
     def _serve(self, client: socket.socket, peer: str) -> None:
         process: Any = None
-        with self._lock:
-            self._clients += 1
-            full = self._clients > self.max_clients
+        with self._places:
+            # One that left and is here again may be faster than its end was noticed.
+            full = not self._places.wait_for(lambda: self._clients < self.max_clients, timeout=1)
+            self._clients += not full
         try:
             first = receive_content(tuned(client), time.monotonic() + PATIENCE)
             if first is None:
@@ -695,8 +751,9 @@ class Server:
                 process.kill()
                 process.wait()
                 self.processes.discard(process)
-            with self._lock:
-                self._clients -= 1
+            with self._places:
+                self._clients -= not full
+                self._places.notify()
 
     def _relay(self, client: socket.socket, near: socket.socket, process: Any, content: bytes | None) -> None:
         while content is not None:
@@ -770,23 +827,33 @@ def _answer_until_gone(end: socket.socket, make: Make) -> None:
 
 def _until_stopped(server: Server, wait: Callable[[], Any]) -> None:
     """Accept clients in a thread, and do `wait` here again and again until SIGTERM or Ctrl-C."""
-    signal.signal(signal.SIGTERM, _stop)
-    print(f"A simulator server for navila listens at {server.address}", flush=True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     accepting = threading.Thread(target=server.accept, daemon=True)
-    accepting.start()
     try:
+        signal.signal(signal.SIGTERM, _stop)
+        print(f"A simulator server for navila listens at {server.address}", flush=True)
+        accepting.start()
         while True:
             wait()
     except (KeyboardInterrupt, SystemExit):
+        # Another one would break off the closing.
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
         print("The simulator server is closed.", flush=True)
     finally:
         server.close()
-        # A thread that wakes up while the interpreter ends can take the process down.
-        accepting.join(5)
+        if accepting.is_alive():
+            # A thread that wakes up while the interpreter ends can take the process down.
+            accepting.join(5)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _stop(_signal: int, _frame: Any) -> None:
     raise SystemExit(0)
+
+
+# ---- The program -----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -796,6 +863,7 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--habitat", metavar="FOLDER", help="serve habitat-sim; an episode's scene_id is below FOLDER")
     what.add_argument("--env", metavar="MODULE:FUNCTION", help="serve what FUNCTION, called without arguments, returns")
+    parser.add_argument("--gpu", type=int, default=0, metavar="N", help="graphics card of habitat-sim (default 0)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for every machine")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)")
     parser.add_argument("--max-clients", type=int, default=64, help="environments at a time (default %(default)s)")
@@ -806,6 +874,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.connection is not None:
         # Ctrl-C goes to every process of a terminal; the server ends this one.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         _answer_until_gone(socket.socket(fileno=arguments.connection), lambda body: _make(arguments, body))
         return 0
     problem = _problem(arguments)
@@ -826,6 +895,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     _until_stopped(server, lambda: time.sleep(3600))
     return 0
+
+
+def _end_with(server: int) -> None:
+    """End this process when the server is gone, in the middle of whatever the environment does."""
+    while os.getppid() == server:
+        time.sleep(BEAT)
+    os._exit(1)
 
 
 def _problem(arguments: argparse.Namespace) -> str | None:
@@ -849,11 +925,14 @@ def _problem(arguments: argparse.Namespace) -> str | None:
 
 def _make(arguments: argparse.Namespace, body: Message | None) -> Any:
     if arguments.habitat is not None:
-        return HabitatSim(arguments.habitat, body)
+        return HabitatSim(arguments.habitat, body, arguments.gpu)
     module, _, function = arguments.env.partition(":")
     make = getattr(importlib.import_module(module), function)
     return make(body) if _takes_one(make) else make()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
