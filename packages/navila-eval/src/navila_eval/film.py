@@ -15,7 +15,7 @@ from navila.errors import ConfigError
 from navila.simulation import Observation
 from PIL import Image, ImageDraw, ImageFont
 
-from navila_eval.pictures import describe_map, file_name
+from navila_eval.pictures import file_name, floor_of
 from navila_eval.report_map import pixel
 from navila_eval.walk import Walk
 
@@ -60,7 +60,7 @@ class FilmKeeper:
     def start(self, walk: Walk) -> None:
         """Begin a film with the floor the walk starts on."""
         if walk.episode.episode_id in self._ids:
-            self._reels[walk.episode.episode_id] = _Reel(_floor(walk))
+            self._reels[walk.episode.episode_id] = _Reel(floor_of(walk.simulator))
 
     def decision(self, walk: Walk, observation: Observation) -> None:
         """Nothing: what was seen is kept when it is."""
@@ -109,7 +109,7 @@ def write_film(
         path: of the film.
         record: of the walk.
         views: JPEGs of what was seen at its positions.
-        floor: the map and where it lies, as of `describe_map`; none leaves its place out.
+        floor: the map and where it lies, as of `floor_of`; none leaves its place out.
     """
     import av
 
@@ -214,14 +214,6 @@ def _write(draw: ImageDraw.ImageDraw, record: Mapping[str, Any], time: int, widt
     lines = [(line, _INK) for line in told] + [(answer, _GOAL), (state, _SOFT)]
     for number, (line, colour) in enumerate(lines):
         draw.text((8, HEIGHT + 2 + number * LINE), line[: 2 * columns], fill=colour, font=font)
-
-
-def _floor(walk: Walk) -> tuple[Image.Image, Mapping[str, Any]] | None:
-    try:
-        floor = walk.simulator.top_down_map()
-    except Exception:  # A film without a map is still a film; the walk itself is not touched by it.
-        return None
-    return Image.fromarray(floor.rgb).convert("RGB"), describe_map(floor)
 
 
 def _scaled(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from navila.simulation import Landmark, Observation, ProceduralSimulator, Simulator, TopDownMap
+from navila.simulation import Observation, ProceduralSimulator, Simulator
 from PIL import Image
 
 from navila_eval.jsonl import write_json
@@ -78,30 +79,44 @@ class PictureKeeper:
 
 
 def _write_map(path: Path, walk: Walk) -> None:
-    try:
-        floor = walk.simulator.top_down_map()
-    except Exception:  # A report without a map is still a report; the walk itself is not touched by it.
+    floor = floor_of(walk.simulator)
+    if floor is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(floor.rgb).convert("RGB")
+    image, facts = floor
     image.thumbnail((MAP_SIDE, MAP_SIDE))
     # Another process may be at the same floor.
     part = path.with_name(f"{path.name}.{os.getpid()}")
     image.save(part, "JPEG", quality=60)
     part.replace(path.with_suffix(".jpg"))
-    marks = _landmarks(walk.simulator)
-    landmarks = [{"name": mark.name, "position": mark.position} for mark in marks]
-    write_json(path.with_suffix(".json"), {**describe_map(floor), "landmarks": landmarks})
+    write_json(path.with_suffix(".json"), {**facts, "landmarks": _landmarks(walk.simulator)})
 
 
-def describe_map(floor: TopDownMap) -> dict[str, Any]:
-    """Where a map lies, as `KeptMap.facts` has it."""
-    height, width = floor.rgb.shape[:2]
-    return {"origin": floor.origin, "resolution": floor.resolution, "width": width, "height": height}
+def floor_of(simulator: Simulator) -> tuple[Image.Image, dict[str, Any]] | None:
+    """The map of the floor an agent is on, and where it lies as `KeptMap.facts` has it, without landmarks.
+
+    None where the simulator gives none: pictures can do without a map, and the walk itself is not touched by it.
+    """
+    try:
+        floor = simulator.top_down_map()
+        image = Image.fromarray(floor.rgb).convert("RGB")
+        x, z = map(float, floor.origin)
+        resolution = float(floor.resolution)
+    except Exception:
+        return None
+    if not (math.isfinite(x + z + resolution) and resolution > 0):
+        return None
+    return image, {"origin": (x, z), "resolution": resolution, "width": image.width, "height": image.height}
 
 
-def _landmarks(simulator: Simulator) -> tuple[Landmark, ...]:
-    return simulator.landmarks() if isinstance(simulator, ProceduralSimulator | SimulatorProcess) else ()
+def _landmarks(simulator: Simulator) -> list[dict[str, Any]]:
+    if not isinstance(simulator, ProceduralSimulator | SimulatorProcess):
+        return []
+    try:
+        marks = simulator.landmarks()
+        return [{"name": str(mark.name), "position": tuple(map(float, mark.position))} for mark in marks]
+    except Exception:
+        return []
 
 
 def _floor_key(scene_id: str, positions: Sequence[Sequence[float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -55,6 +56,7 @@ class SimulatorProcess(Simulator):
         self._embodiment: Embodiment | None = None
         self._started = False
         self._asked = False
+        self._fate = ""
         self._start()
 
     def fork(self) -> SimulatorProcess:
@@ -125,9 +127,11 @@ class SimulatorProcess(Simulator):
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once, and what it started."""
         process, self._process, self._pipe = self._process, None, None
         if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.join()
 
@@ -155,7 +159,7 @@ class SimulatorProcess(Simulator):
 
     def _call(self, method: str, *arguments: Any, patience: float | None = None) -> Any:
         if self._pipe is None:
-            raise SimulatorError("The simulator's process has ended; the next episode starts another.")
+            raise SimulatorError(self._fate or "The simulator was closed.")
         self._wait_until_ready()
         self._asked = True
         try:
@@ -171,7 +175,8 @@ class SimulatorProcess(Simulator):
         try:
             if not self._pipe.poll(patience):
                 self.kill()
-                raise SimulatorError(f"The simulator did not answer {method!r} within {patience:g} s and was ended.")
+                self._fate = f"The simulator did not answer {method!r} within {patience:g} s and was ended."
+                raise SimulatorError(self._fate)
             kind, value = self._pipe.recv()
         except (EOFError, OSError):
             raise SimulatorError(self._end()) from None
@@ -187,14 +192,16 @@ class SimulatorProcess(Simulator):
         code = self._process.exitcode
         self.kill()
         how = "" if code is None else f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
-        return f"The simulator's process ended{how}."
+        self._fate = f"The simulator's process ended{how}."
+        return self._fate
 
     def _checked(self, observation: Observation) -> Observation:
         try:
             check_observation(observation, self.embodiment)
-        except SimulatorError:
+        except SimulatorError as error:
             # Who answers nonsense once is not asked again.
             self.kill()
+            self._fate = str(error)
             raise
         return observation
 
@@ -226,6 +233,8 @@ def _serve(pipe: Connection, task: str) -> None:
     """Answer calls from a pipe until it closes."""
     # Ctrl-C reaches all processes of a terminal; who stops is the one that reads this pipe's other end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Engines that simulators start of their own end with them, however they end.
+    os.setsid()
     # Many environments beside each other have a core each, at best.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # What a simulator prints must not come between the results.
@@ -278,12 +287,14 @@ def told(error: Exception) -> str:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it is gone, in the middle of whatever it does."""
+    """End this process, and its group where it leads one, when the one that started it is gone, whatever it does."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
             parent.join()
+            if os.getpgrp() == os.getpid():
+                os.killpg(0, signal.SIGKILL)
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

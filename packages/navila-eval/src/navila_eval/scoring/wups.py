@@ -52,7 +52,7 @@ _DIVISIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         ("([\u00ab\u201c\u2018\u201e]|`+)", r" \1 "),
-        (r'^"', "``"),
+        (r'^"', " `` "),
         (r"([ (\[{<])(\"|'{2})", r"\1 `` "),
         (r"(?i)(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", "' "),
         (r"([^.])\.([\])}>\"'\u00bb\u201d\u2019 ]*)\s*$", r"\1 . \2 "),
