@@ -152,6 +152,13 @@ def test_a_node_of_the_scene_is_a_place_to_start_and_a_view(building: Path) -> N
     marker = markers_of(building)["entrance"]
     assert marker.position == pytest.approx((-2.0, 0.0, 2.0))
     assert marker.yaw == pytest.approx(math.radians(90))
+    # Where z points up, a quarter turn to the left is one about z.
+    half = math.sqrt(0.5)
+    turned = {"name": "door", "translation": [1, 2, 0.5], "rotation": [0, 0, half, half]}
+    (building.parent / "z_up.gltf").write_text(json.dumps({"nodes": [turned]}))
+    marker = markers_of(building.parent / "z_up.gltf", "z")["door"]
+    assert marker.position == (1.0, 0.5, -2.0)
+    assert marker.yaw == pytest.approx(math.radians(90))
     (building.parent / "none.glb").write_bytes(b"glTF nothing")
     assert markers_of(building.parent / "none.glb") == {}
     assert markers_of(building.parent / "scan.ply") == {}

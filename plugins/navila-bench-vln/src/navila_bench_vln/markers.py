@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from navila.simulation import Position
 
@@ -18,14 +18,17 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.
 
 @dataclass(frozen=True)
 class Marker:
-    """Where a node stands, and its yaw in radians: where its -z axis points, 0 along -z, left positive."""
+    """Where a node stands, y up, and its yaw in radians: where its -z axis points, 0 along -z, left positive."""
 
     position: Position
     yaw: float
 
 
-def markers_of(scene: Path) -> dict[str, Marker]:
-    """Nodes of a GLB or glTF file by name, in y-up metres; none where the file is of another kind or malformed."""
+def markers_of(scene: Path, up: Literal["y", "z"] = "y") -> dict[str, Marker]:
+    """Nodes of a GLB or glTF file by name; none where the file is of another kind or malformed.
+
+    In a file whose z points up they look along their y axis, as a view of heading 0 does there.
+    """
     try:
         document = _json_of(scene)
         nodes: Sequence[Mapping[str, Any]] = document.get("nodes", [])
@@ -41,11 +44,18 @@ def markers_of(scene: Path) -> dict[str, Marker]:
             matrix = _product(parent, _matrix(nodes[number]))
             waiting += [(child, matrix) for child in nodes[number].get("children", ())]
             if name := nodes[number].get("name"):
-                # Columns are the axes: the node looks along minus its third.
-                found[name] = Marker((matrix[12], matrix[13], matrix[14]), math.atan2(matrix[8], matrix[10]))
+                found[name] = _marker(matrix, up)
         return found
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error):
         return {}
+
+
+def _marker(matrix: Sequence[float], up: Literal["y", "z"]) -> Marker:
+    """What a node's column-major world matrix says; the columns are its axes and its place."""
+    x, y, z = matrix[12:15]
+    if up == "z":
+        return Marker((x, z, -y), math.atan2(-matrix[4], matrix[5]))
+    return Marker((x, y, z), math.atan2(matrix[8], matrix[10]))
 
 
 def _json_of(scene: Path) -> Any:

@@ -74,7 +74,7 @@ class Scan(SceneBenchmark):
             finally:
                 simulator.close()
 
-        return read_walks(instructions, scene.name, markers_of(scene), anywhere, self._up)[:limit]
+        return read_walks(instructions, scene.name, markers_of(scene, self._up), anywhere, self._up)[:limit]
 
     def task(self, name: str, split: str, simulator: Simulator, **options: Any) -> NavigationTask:
         """The task; a plan with the scan's coordinates is put beside its results."""
