@@ -101,6 +101,8 @@ STOP = 0
 #: What habitat calls the primitives 0 to 3.
 ACTIONS = ("stop", "move_forward", "turn_left", "turn_right")
 
+#: What ends a server.
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 _MAGIC = b"nvla"
 _HEADER = struct.Struct(">4sI")
 _TUPLE = 1
@@ -180,7 +182,8 @@ def unpack(content: bytes) -> Message:
         message = _unpacked(content, 0)
     # What is in it is the peer's choice.
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise ProtocolError(f"sent {len(content)} bytes that are no msgpack ({error})") from None
+        why = str(error) or type(error).__name__
+        raise ProtocolError(f"sent {len(content)} bytes that are no msgpack ({why})") from None
     if not isinstance(message, dict):
         raise ProtocolError(f"sent a {type(message).__name__} where a map belongs")
     return message
@@ -265,10 +268,8 @@ def packed_image(image: Any, jpeg: int | None) -> Message:
         raise TypeError(f"The environment's rgb is {image.dtype} {image.shape}; it has to be uint8 (H, W, 3).")
     if jpeg is None:
         return packed_array(image)
-    try:
-        from PIL import Image
-    except ImportError:
-        raise RuntimeError("JPEG needs Pillow beside the server: `pip install pillow`, or images='raw'.") from None
+    from PIL import Image
+
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=jpeg)
     return {"jpeg": file.getvalue()}
@@ -571,7 +572,9 @@ class Session:
 
     def perform(self, request: Message) -> Any:
         """Carry out one request and return what its answer holds."""
-        name, arguments = request.get("do"), list(request.get("with") or [])
+        name, arguments = request.get("do"), request.get("with", [])
+        if not isinstance(arguments, (list, tuple)):
+            raise ProtocolError(f"The client sent {arguments!r:.60} where a list of arguments belongs.")
         if name == "hello":
             if request.get("version") != VERSION:
                 raise ProtocolError(
@@ -579,6 +582,8 @@ class Session:
                     f" {request.get('version')!r}; replace its file by the one of the client's navila."
                 )
             self.jpeg = request.get("jpeg")
+            if self.jpeg is not None and importlib.util.find_spec("PIL") is None:
+                raise ConfigError("JPEG needs Pillow beside the server: `pip install pillow`, or images='raw'.")
             self.environment = adapted(self.make(request.get("embodiment")))
             return described(self.environment)
         if self.environment is None:
@@ -593,7 +598,7 @@ class Session:
             return self._observed(self.environment.step(*arguments), arguments[0])
         return self._optional(name, arguments)
 
-    def _optional(self, name: Any, arguments: list[Any]) -> Any:
+    def _optional(self, name: Any, arguments: Sequence[Any]) -> Any:
         if name not in described(self.environment)["can"]:
             raise ProtocolError(f"The client asked for {name!r}, which this environment does not have.")
         if hasattr(self.environment, name):
@@ -770,7 +775,7 @@ class Server:
             content = receive_content(client, time.monotonic() + PATIENCE)
 
     def _answered(self, client: socket.socket, near: socket.socket, number: Any, content: bytes) -> bytes | None:
-        """The environment's answer; None when it died, empty when the client went away or asked before its turn."""
+        """The environment's answer; None when it died, empty when the client went away."""
         try:
             send_content(near, content)
         except OSError:
@@ -784,6 +789,8 @@ class Server:
                 except (OSError, ProtocolError):
                     return None
             if client in ready:
+                if client.recv(1, socket.MSG_PEEK):
+                    raise ProtocolError("asked again before its answer was there")
                 return b""
             send(client, {"id": number, "beat": time.monotonic() - began}, time.monotonic() + PATIENCE)
 
@@ -817,7 +824,12 @@ def serve(make: Make, host: str = "127.0.0.1", port: int = DEFAULT_PORT, clients
             threading.Thread(target=_answer_until_gone, args=(end, make), daemon=True).start()
 
     server = Server(start, host, port, max_clients=clients)
-    _until_stopped(server, lambda: work.get()())
+    handlers = {number: signal.getsignal(number) for number in _ENDS}
+    try:
+        _until_stopped(server, lambda: work.get()())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _answer_until_gone(end: socket.socket, make: Make) -> None:
@@ -827,7 +839,6 @@ def _answer_until_gone(end: socket.socket, make: Make) -> None:
 
 def _until_stopped(server: Server, wait: Callable[[], Any]) -> None:
     """Accept clients in a thread, and do `wait` here again and again until SIGTERM or Ctrl-C."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     accepting = threading.Thread(target=server.accept, daemon=True)
     try:
         signal.signal(signal.SIGTERM, _stop)
@@ -837,7 +848,7 @@ def _until_stopped(server: Server, wait: Callable[[], Any]) -> None:
             wait()
     except (KeyboardInterrupt, SystemExit):
         # Another one would break off the closing.
-        for number in handlers:
+        for number in _ENDS:
             signal.signal(number, signal.SIG_IGN)
         print("The simulator server is closed.", flush=True)
     finally:
@@ -845,8 +856,6 @@ def _until_stopped(server: Server, wait: Callable[[], Any]) -> None:
         if accepting.is_alive():
             # A thread that wakes up while the interpreter ends can take the process down.
             accepting.join(5)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _stop(_signal: int, _frame: Any) -> None:
@@ -862,7 +871,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--habitat", metavar="FOLDER", help="serve habitat-sim; an episode's scene_id is below FOLDER")
-    what.add_argument("--env", metavar="MODULE:FUNCTION", help="serve what FUNCTION, called without arguments, returns")
+    what.add_argument("--env", metavar="MODULE:FUNCTION", help="serve what FUNCTION returns")
     parser.add_argument("--gpu", type=int, default=0, metavar="N", help="graphics card of habitat-sim (default 0)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for every machine")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)")

@@ -329,7 +329,7 @@ def parse_address(address: str) -> tuple[str, int]:
 
 def _facts(told: Any) -> dict[str, Any]:
     """The answer to hello: name, abilities, and an embodiment completed with what is usual."""
-    known = {field.name: field.default for field in fields(Embodiment)}
+    known = {field.name: field.default for field in fields(Embodiment)} | {"name": "remote"}
     body = {**known, **{key: value for key, value in (told["embodiment"] or {}).items() if key in known}}
     for key, value in body.items():
         if not isinstance(value, (type(known[key]), int)):
