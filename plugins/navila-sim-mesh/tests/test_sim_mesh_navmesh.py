@@ -160,6 +160,9 @@ def test_islands_keep_apart(tmp_path: Path) -> None:
     assert mesh.island_radius[mesh.islands[big[0]]] == pytest.approx(math.hypot(2, 1))
     assert mesh.island_radius[mesh.islands[small[0]]] == pytest.approx(math.hypot(0.5, 0.5))
     assert mesh.nearest((4.7, 0.0, 1.0)) == (1, (4.0, 0.0, 1.0))
+    for sliding in (True, False):
+        assert mesh.step((3.9, 0.0, 1.0), 1.5, 0.0, sliding=sliding) == ((3.9, 0.0, 1.0), True), "next to the other"
+        assert mesh.step((3.9, 0.0, 1.0), 0.25, 0.0, sliding=sliding)[0] == pytest.approx((4.0, 0.0, 1.0), abs=1e-3)
     assert mesh.nearest((50.0, 0.0, 1.0)) is None
     assert mesh.nearest((1.0, 9.0, 1.0)) is None
 

@@ -53,23 +53,24 @@ class _Reader:
         self._images = images
         data = path.read_bytes()
         self._chunk: memoryview | None = None
-        text = data
-        if data[:4] == b"glTF":
-            text = self._unpack(data)
+        binary = data[:4] == b"glTF"
+        text = self._unpack(data) if binary else data
         try:
             self._facts: dict[str, Any] = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise self._error("its JSON part is corrupt") from error
+            if binary:
+                raise self._error("its JSON part is corrupt", "copy it again") from error
+            raise self._error("it is no glTF file", "download or export it again") from error
         if not isinstance(self._facts, dict) or not isinstance(self._facts.get("asset"), dict):
             raise self._error("it is no glTF file")
         version = str(self._facts["asset"].get("version", ""))
         if not version.startswith("2"):
-            raise self._error(f"it is glTF {version or 'of no version'}, not 2.0: export it as glTF 2.0")
+            raise self._error(f"it is glTF {version or 'of no version'}, not 2.0", "export it as glTF 2.0")
         for name in self._facts.get("extensionsRequired", []):
             if name in _COMPRESSED:
                 raise self._compressed(name)
             if name not in _UNDERSTOOD and not name.startswith("KHR_materials_"):
-                raise self._error(f"it needs the extension {name}, which is not supported: export it without")
+                raise self._error(f"it needs the extension {name}, which is not supported", "export it without")
         self._buffers: dict[int, memoryview] = {}
         self._textures: dict[int, int] = {}
 
@@ -80,8 +81,8 @@ class _Reader:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
             raise self._error(f"it refers to what it does not hold ({type(error).__name__}: {error})") from error
 
-    def _error(self, reason: str) -> SceneError:
-        return SceneError(f"The scene {self.path} cannot be read: {' '.join(reason.split())[:200]}.")
+    def _error(self, reason: str, remedy: str = "export it again") -> SceneError:
+        return SceneError(f"The scene {self.path} cannot be read: {' '.join(reason.split())[:200]}; {remedy}.")
 
     def _compressed(self, name: str) -> SceneError:
         return SceneError(
@@ -91,18 +92,18 @@ class _Reader:
     def _unpack(self, data: bytes) -> bytes:
         """The JSON of a GLB; keeps its binary part."""
         if len(data) < 20:
-            raise self._error("it is cut off")
+            raise self._error("it is cut off", "copy it again")
         version, length = struct.unpack_from("<II", data, 4)
         if version != 2:
-            raise self._error(f"it is glTF {version}, not 2.0: export it as glTF 2.0")
+            raise self._error(f"it is glTF {version}, not 2.0", "export it as glTF 2.0")
         if length > len(data):
-            raise self._error(f"it is cut off: {len(data)} of {length} bytes are there; copy it again")
+            raise self._error(f"it is cut off: {len(data)} of {length} bytes are there", "copy it again")
         chunks: dict[bytes, memoryview] = {}
         at = 12
         while at + 8 <= length:
             size, kind = struct.unpack_from("<I4s", data, at)
             if at + 8 + size > length:
-                raise self._error("it is cut off within a part")
+                raise self._error("it is cut off within a part", "copy it again")
             chunks.setdefault(kind, memoryview(data)[at + 8 : at + 8 + size])
             at += 8 + size
         if b"JSON" not in chunks:
@@ -263,11 +264,12 @@ class _Reader:
             return memoryview(base64.b64decode(uri.partition(",")[2]))
         beside = self.path.parent / unquote(uri)
         if "://" in uri or not beside.resolve().is_relative_to(self.path.parent.resolve()):
-            raise self._error(f"it refers to {uri!r}, which is not beside it")
+            raise self._error(f"it refers to {uri!r}, which is not beside it", "put it there or export a GLB")
         try:
             return memoryview(beside.read_bytes())
         except OSError as error:
-            raise self._error(f"the file {uri!r} it refers to cannot be read ({error.strerror})") from error
+            reason = f"the file {uri!r} it refers to cannot be read ({error.strerror})"
+            raise self._error(reason, "put it beside the scene") from error
 
 
 def _matrix(node: dict[str, Any]) -> NDArray[np.float64]:

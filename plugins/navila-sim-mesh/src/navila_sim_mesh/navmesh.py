@@ -139,6 +139,7 @@ class NavMesh:
         """Move by (dx, dz) metres over the surface; where one ends, and whether a wall stopped or deflected one.
 
         With `sliding` that is the reachable point nearest to the wanted one, as Detour's moveAlongSurface gives it.
+        Where what is nearest to the wanted point is another island, one does not move at all, as in habitat.
         """
         start = self.nearest(position)
         if start is None:
@@ -150,6 +151,9 @@ class NavMesh:
         else:
             number, end = self._walk(number, (x, z), target)
         if end != target:
+            wanted = self.nearest((target[0], position[1], target[1]))
+            if wanted is None or self.islands[wanted[0]] != self.islands[number]:
+                return position, True
             middle = self.polygon(number).middle
             away = math.dist(middle, end)
             share = min(1.0, _NUDGE / away) if away else 0.0

@@ -22,7 +22,7 @@ from scipy.sparse import csgraph
 from navila_sim_mesh.navmesh import NavMesh
 
 #: Distance between the points of a portal that paths are searched over, metres, and most pieces it is cut into.
-SPACING, MOST_PIECES = 0.5, 12
+SPACING, MOST_PIECES = 0.25, 24
 #: First points tried from a start: any that the field takes for at most so much farther than the best.
 _DOUBT = 1.03
 _TRIED = 2

@@ -66,6 +66,9 @@ def _levels(image: Image.Image, size: tuple[int, int]) -> list[NDArray[np.uint8]
     """Mip levels (H, W, 4) of an image, down to one row or column."""
     # A JPEG can be decoded at an eighth to all of its size.
     image.draft("RGB", size)
+    if image.mode.startswith("I;16"):
+        # Pillow would clip grey of 16 bits, not scale it.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     plain = image.convert("RGB").convert("RGBX")
     level = plain if plain.size == size else plain.resize(size, Image.Resampling.BICUBIC)
     levels = [np.asarray(level)]
