@@ -154,7 +154,7 @@ class NavilaHooks:
                     summary="Go to a landmark in unseen houses",
                     tags=("navigation", "local"),
                     simulator="mesh",
-                    metrics=(MetricSpec(name="sr", summary="Success rate"),),
+                    metrics=(MetricSpec(name="sr", summary="Success rate", scale="0-1"),),
                 )
         """
         raise NotImplementedError

@@ -79,8 +79,8 @@ class MetricSpec:
     name: str
     summary: str
     higher_is_better: bool = True
-    scale: str = "0-1"
-    """Unit or range: `0-1`, `m`, `steps`, `count`."""
+    scale: str = ""
+    """Range or unit: `0-1`, `0-100`, `m`, `steps`, `count`; nothing is shown where it is not told."""
     path: str = ""
     """Another place of it in `results.json`, such as `results/pope/pope_accuracy,none`: only `/` divides levels."""
 

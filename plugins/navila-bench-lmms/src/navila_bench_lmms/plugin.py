@@ -63,8 +63,7 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
     """The tasks of VILA's registry, and all others of lmms-eval where it is installed."""
     for name, (tags, paths) in _VILA.items():
         metrics = [
-            MetricSpec(name=m, summary=f"lmms-eval's {path}", scale="", path=f"results/{path}")
-            for m, path in paths.items()
+            MetricSpec(name=m, summary=f"lmms-eval's {path}", path=f"results/{path}") for m, path in paths.items()
         ]
         yield _spec(name, ("lmms", *tags), metrics, _ALIASES.get(name, ()), requires=("lmms_eval=lmms-eval",))
     yield from _others(set(_VILA))
@@ -79,7 +78,7 @@ def _others(seen: set[str]) -> Iterator[BenchmarkSpec]:
             continue
         seen.add(plain)
         figures = [
-            MetricSpec(name=m, summary=f"lmms-eval's {m}", scale="", path=f"results/{name}/{m},none")
+            MetricSpec(name=m, summary=f"lmms-eval's {m}", path=f"results/{name}/{m},none")
             for m in metrics
             if "/" not in m
         ]

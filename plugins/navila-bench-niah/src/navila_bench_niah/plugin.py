@@ -20,8 +20,8 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
         splits=("test",),
         default_split="test",
         metrics=(
-            MetricSpec(name="score", summary="needles found, over all numbers of frames and depths"),
-            MetricSpec(name="score_anywhere", summary="the same, with the answer anywhere in the reply"),
+            MetricSpec(name="score", summary="needles found, over all numbers of frames and depths", scale="0-1"),
+            MetricSpec(name="score_anywhere", summary="the same, with the answer anywhere in the reply", scale="0-1"),
         ),
         url="https://arxiv.org/abs/2406.16852",
     )

@@ -14,14 +14,14 @@ _MATHVISTA = (
     ),
 )
 _MMMU = (
-    MetricSpec(name="accuracy", summary="right answers, letters read by MMMU's rules"),
-    MetricSpec(name="accuracy_strict", summary="the same, letters read by navila's own rule"),
-    MetricSpec(name="art_and_design", summary="accuracy of four subjects"),
-    MetricSpec(name="business", summary="accuracy of five subjects"),
-    MetricSpec(name="science", summary="accuracy of five subjects"),
-    MetricSpec(name="health_and_medicine", summary="accuracy of five subjects"),
-    MetricSpec(name="humanities_and_social_science", summary="accuracy of four subjects"),
-    MetricSpec(name="tech_and_engineering", summary="accuracy of seven subjects"),
+    MetricSpec(name="accuracy", summary="right answers, letters read by MMMU's rules", scale="0-1"),
+    MetricSpec(name="accuracy_strict", summary="the same, letters read by navila's own rule", scale="0-1"),
+    MetricSpec(name="art_and_design", summary="accuracy of four subjects", scale="0-1"),
+    MetricSpec(name="business", summary="accuracy of five subjects", scale="0-1"),
+    MetricSpec(name="science", summary="accuracy of five subjects", scale="0-1"),
+    MetricSpec(name="health_and_medicine", summary="accuracy of five subjects", scale="0-1"),
+    MetricSpec(name="humanities_and_social_science", summary="accuracy of four subjects", scale="0-1"),
+    MetricSpec(name="tech_and_engineering", summary="accuracy of seven subjects", scale="0-1"),
 )
 
 
