@@ -73,6 +73,19 @@ def test_letters_and_texts_of_options() -> None:
         assert choices.scienceqa_match(text, answer) == scienceqa, text
 
 
+def test_what_scripts_of_others_read_otherwise_has_a_profile() -> None:
+    for text, llava, lmms in (
+        *(("B", 1, 1), ("b", 0, 1), ("B.", 0, 0), ("B. a wall", 1, 0), ("C. a wall", 0, 0)),
+        *(("The answer is B.", 1, 0), ("The answer is B", 0, 0), ("The answer is B. The answer is C.", 0, 0)),
+    ):
+        assert choices.scienceqa_match(text, "B", "llava") == llava, text
+        assert choices.scienceqa_match(text, "B") == lmms, text
+    for reply, lmms, official in (("$x = A$", 0, 1), ("$X=a$", 0, 0), ("x=a", 0, 0)):
+        assert documents.contains_answer(reply, ["x = A"], "HME100k") == lmms
+        assert documents.contains_answer(reply, ["x = A"], "HME100k", "official") == official
+    assert documents.contains_answer("A WALL", "wall", "IIIT5K", "official") == 1
+
+
 def test_wups() -> None:
     similarity = VECTORS["wups"]["similarity"]
     for first, second, alpha, score in VECTORS["wups"]["rows"]:

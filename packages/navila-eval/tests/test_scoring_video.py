@@ -75,6 +75,7 @@ def test_open_answers_are_averaged_by_type_and_group() -> None:
     [
         ("The dog isn't here. It's gone!", "The dog is n't here . It 's gone !"),
         ('say "hi", (he) can\'t cannot', "say `` hi '' , ( he ) ca n't can not"),
+        ('"Hi," he said', "`` Hi , '' he said"),
         ("3.5 p.m. dogs' 5,000 ... a--b", "3.5 p.m. dogs ' 5,000 ... a -- b"),
         ("", ""),
         ("\u6905\u5b50 \U0001fa91", "\u6905\u5b50 \U0001fa91"),

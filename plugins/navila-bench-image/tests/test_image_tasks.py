@@ -234,6 +234,23 @@ def test_an_unknown_profile_or_format_of_boxes_is_refused(tmp_path: Path) -> Non
         run(case, tmp_path, tmp_path / "run", Said([]), profile="navila", box_format="vilo")
 
 
+@pytest.mark.parametrize(("profile", "center"), [("lmms", 1.0), ("navila", 0.0)])
+def test_a_reply_without_a_box_is_none_or_one_in_the_corner_as_its_profile_has_it(profile: str, center: float) -> None:
+    benchmark = default_host().registry("benchmark").load("refcoco")(profile=profile)
+    record = {"output": "the dog", "error": "", "reference": [0, 0, 20, 10], "facts": {"height": 20, "width": 30}}
+    record["answer"] = benchmark.parse(record)
+    assert benchmark.score_sample(record) == {"accuracy": 0.0, "iou": 0.0, "center_accuracy": center}
+    assert not any(benchmark.score_sample({**record, "error": "no image"}).values())
+
+
+def test_annotations_of_vizwiz_may_lie_in_the_folder_they_are_unpacked_into(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.task == "vizwiz")
+    case.write(tmp_path)
+    (tmp_path / "vizwiz/Annotations").mkdir()
+    (tmp_path / "vizwiz/val.json").rename(tmp_path / "vizwiz/Annotations/val.json")
+    assert run(case, tmp_path, tmp_path / "run", Said(case.right)).metrics["accuracy"] == case.best["accuracy"]
+
+
 def test_half_a_pair_of_questions_is_left_out(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.task == "mme")
     benchmark = default_host().registry("benchmark").load("mme")()

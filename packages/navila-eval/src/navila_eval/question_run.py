@@ -38,7 +38,6 @@ from navila_eval.questions import (
 from navila_eval.run_folder import CLAIMS, RUN, SAMPLES, RecordReader, RunFolder, by_id
 from navila_eval.shared_batches import SharedBatches
 
-#: Folder in which processes tell each other what they are at, while they are at it.
 #: Fields of a record that follow from the others and are made anew whenever it is scored.
 DERIVED = ("answer", "verdict", "judge_error", "score")
 

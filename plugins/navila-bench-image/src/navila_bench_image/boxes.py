@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from navila.errors import ConfigError, DataError
 from navila_eval.questions import Question, Record, Scores, find
-from navila_eval.scoring.boxes import BoxFormat, center_hit, first_box, iou
+from navila_eval.scoring.boxes import BoxFormat, center_hit, first_box, iou, refcoco_scores
 from PIL import Image
 
 from navila_bench_image.task import ImageTask, Row, check_profile, from_hub, parquet_rows
@@ -93,22 +93,25 @@ class RefCOCO(ImageTask):
         )
 
     def parse(self, record: Record) -> Sequence[float] | None:
-        """A box in pixels."""
-        height, width = record["facts"]["height"], record["facts"]["width"]
+        """A box as its profile scores it: in pixels (`navila`), or as it stands, in fractions (`lmms`)."""
         if self.profile == "lmms":
-            box = first_box(record["output"])
-            return None if box is None else [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
+            return first_box(record["output"])
         try:
-            return self.box_format.parse(record["output"], height, width)
+            return self.box_format.parse(record["output"], record["facts"]["height"], record["facts"]["width"])
         except ValueError:
             return None
 
     def score_sample(self, record: Record) -> Mapping[str, float]:
-        if record["answer"] is None:
+        box, truth = record["answer"], record["reference"]
+        if self.profile == "lmms" and not record["error"]:
+            # To lmms-eval no box is one of no size in the upper left corner, where the true one may be.
+            (x1, y1, x2, y2), width, height = truth, record["facts"]["width"], record["facts"]["height"]
+            found = refcoco_scores([(box, (x1 / width, y1 / height, x2 / width, y2 / height))])
+            return {"accuracy": found["ACC@0.5"], "iou": found["IoU"], "center_accuracy": found["Center_ACC"]}
+        if box is None:
             return dict.fromkeys(self.metrics, 0.0)
-        overlap = iou(record["answer"], record["reference"], pixel=1.0 if self.profile == "navila" else 0.0)
-        center = center_hit(record["answer"], record["reference"])
-        return {"accuracy": float(overlap >= 0.5), "iou": overlap, "center_accuracy": center}
+        overlap = iou(box, truth, pixel=1.0)
+        return {"accuracy": float(overlap >= 0.5), "iou": overlap, "center_accuracy": center_hit(box, truth)}
 
     def score(self, records: Sequence[Record]) -> Scores:
         if self.profile == "navila":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
 from navila_eval.scoring.choices import ai2d_match, first_character, letters, realworldqa_match, scienceqa_match
 
-from navila_bench_image.task import ImageTask, Row, from_hub, parquet_rows, with_options
+from navila_bench_image.task import ImageTask, Row, check_profile, from_hub, parquet_rows, with_options
+
+#: Whose reading of ScienceQA's replies: `lmms` the letter alone, `llava` also `A. …` and `The answer is A.`.
+ScienceQAProfile = Literal["lmms", "llava"]
 
 
 class AI2D(ImageTask):
@@ -143,6 +146,15 @@ class ScienceQA(ImageTask):
         },
     )
 
+    def __init__(self, *, profile: ScienceQAProfile = "lmms") -> None:
+        """`profile` says how replies are read; never mix them in a table.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        check_profile("scienceqa", profile, ScienceQAProfile)
+        self.profile: ScienceQAProfile = profile
+
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
         problems, splits = (self.read_json(data_root, f"scienceqa/{name}.json") for name in ("problems", "pid_splits"))
         images = find(data_root, f"scienceqa/images/{split}", self.download)
@@ -168,7 +180,7 @@ class ScienceQA(ImageTask):
         )
 
     def mark(self, record: Record) -> float:
-        return scienceqa_match(record["answer"], record["reference"])
+        return scienceqa_match(record["answer"], record["reference"], self.profile)
 
     def groups(self, record: Record) -> Sequence[str]:
         return ["accuracy_image"] if record["facts"]["image"] else []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from navila_eval.questions import Question, Record, Scores, find
 from navila_eval.scoring.documents import anls, contains_answer, ocrbench_scores, relaxed_match
 
-from navila_bench_image.task import SHORT_ANSWER, ImageTask, Row
+from navila_bench_image.task import SHORT_ANSWER, ImageTask, Row, check_profile
+
+#: Whose reading of OCRBench's formulas: `lmms` lowers the reply, `official`, OCRBench's own script, minds the case.
+OcrProfile = Literal["lmms", "official"]
 
 
 class DocVQA(ImageTask):
@@ -113,6 +116,15 @@ class OCRBench(ImageTask):
         },
     )
 
+    def __init__(self, *, profile: OcrProfile = "lmms") -> None:
+        """`profile` says whose scores of formulas; never mix them in a table.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        check_profile("ocrbench", profile, OcrProfile)
+        self.profile: OcrProfile = profile
+
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
         rows = self.read_list(data_root, "ocrbench/OCRBench.json")
         images = find(data_root, "ocrbench/OCRBench_Images", self.download)
@@ -128,7 +140,7 @@ class OCRBench(ImageTask):
         )
 
     def mark(self, record: Record) -> float:
-        return contains_answer(record["answer"], record["reference"], record["facts"]["dataset"])
+        return contains_answer(record["answer"], record["reference"], record["facts"]["dataset"], self.profile)
 
     def score(self, records: Sequence[Record]) -> Scores:
         samples = [self.score_sample(record) for record in records]

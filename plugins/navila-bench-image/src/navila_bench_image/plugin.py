@@ -123,7 +123,7 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
         "Questions of blind people about their photographs",
         splits=("val", "test"),
         metrics=_SOFT,
-        data=("vizwiz/val.json", "vizwiz/val"),
+        data=("vizwiz/val",),
         url="https://vizwiz.org",
     )
     yield _task(

@@ -154,7 +154,7 @@ class VizWiz(ImageTask):
     """Questions of blind people about their photographs (Gurari et al., CVPR 2018); test is for its server."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 128}
-    download = "download the annotations and images of VizWiz-VQA from https://vizwiz.org/tasks-and-datasets/vqa"
+    download = "unpack Annotations.zip and the images of VizWiz-VQA from https://vizwiz.org/tasks-and-datasets/vqa"
     submission_file = "vizwiz_submission.json"
     tiny_rows = (
         {"image": "a.jpg", "question": "What is this?", "answers": [{"answer": "wall"}] * 10},
@@ -164,7 +164,10 @@ class VizWiz(ImageTask):
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
         images = find(data_root, f"vizwiz/{split}", self.download)
-        for where, item in self.read_list(data_root, f"vizwiz/{split}.json"):
+        # Annotations.zip is unpacked here, or into a folder of its name.
+        places = [f"vizwiz/{split}.json", f"vizwiz/Annotations/{split}.json", f"vizwiz/annotations/{split}.json"]
+        path = next((place for place in places if (data_root / place).exists()), places[0])
+        for where, item in self.read_list(data_root, path):
             yield Row(where=where, values={**item, "blind": split == "test"}, images=images)
 
     def question(self, row: Row) -> Question:

@@ -112,9 +112,18 @@ def ai2d_match(text: str | None, letter: str) -> float:
     return exact_match(match[1] if match else text, letter)
 
 
-def scienceqa_match(text: str | None, letter: str) -> float:
-    """1 if the trimmed reply is the letter, case apart (lmms-eval's ScienceQA: `A.` is wrong)."""
-    return float((text or "").strip().lower() == letter.strip().lower())
+def scienceqa_match(text: str | None, letter: str, profile: Literal["lmms", "llava"] = "lmms") -> float:
+    """1 if the trimmed reply is the letter, case apart (`lmms`: lmms-eval 0.2.4, to which `A.` is wrong).
+
+    `llava`, LLaVA's script, minds the case, and takes `A. words` and one `The answer is A.` within a reply, too.
+    """
+    reply = (text or "").strip()
+    if profile == "lmms":
+        return float(reply.lower() == letter.strip().lower())
+    named = re.findall(r"The answer is ([A-Z]).", reply)
+    if reply in tuple("ABCDE") or re.match(r"[A-E]\. ", reply):
+        return float(reply[0] == letter)
+    return float(named == [letter])
 
 
 _DIGITS = {

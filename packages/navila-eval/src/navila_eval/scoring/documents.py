@@ -58,12 +58,20 @@ def _number(text: str) -> float | None:
     return None if number is None else number / 100
 
 
-def contains_answer(prediction: str | None, answers: Sequence[str] | str, dataset: str = "") -> float:
+def contains_answer(
+    prediction: str | None,
+    answers: Sequence[str] | str,
+    dataset: str = "",
+    profile: Literal["lmms", "official"] = "lmms",
+) -> float:
     """OCRBench's score of one question: 1 if any answer occurs in the reply (Liu et al., 2023).
 
-    Case does not count, but for the formulas of `HME100k`, whose spaces are dropped; there only the reply is lowered.
+    Case does not count, but for the formulas of `HME100k`, whose spaces are dropped: there `lmms` lowers the reply and
+    not the answer, `official` neither.
     """
-    reply = (prediction or "").lower().strip().replace("\n", " ")
+    reply = (prediction or "").strip().replace("\n", " ")
+    if dataset != "HME100k" or profile == "lmms":
+        reply = reply.lower()
     for answer in [answers] if isinstance(answers, str) else answers:
         text = answer.strip().replace("\n", " ")
         found = text.replace(" ", "") in reply.replace(" ", "") if dataset == "HME100k" else text.lower() in reply

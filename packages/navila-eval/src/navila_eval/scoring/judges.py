@@ -1,5 +1,4 @@
-"""Answers about videos judged by a model: what it is asked, what its reply says, and the figures made of many "
-"replies.
+"""Answers about videos judged by a model: what it is asked, what its reply says, and the figures made of many.
 
 The protocol is Video-ChatGPT's (Maaz et al., ACL 2024). Figures move with the judge: name it beside them.
 """
@@ -47,8 +46,7 @@ def answer_prompt(question: str, answer: str, prediction: str) -> JudgePrompt:
     return JudgePrompt(
         system=(
             "You are an intelligent chatbot designed for evaluating the correctness of generative outputs for "
-            "question-answer pairs. Your task is to compare the predicted answer with the correct answer and "
-            "determine "
+            "question-answer pairs. Your task is to compare the predicted answer with the correct answer and determine "
             f"if they match meaningfully. {_HOW}"
             "- Focus on the meaningful match between the predicted answer and the correct answer.\n"
             f"{_SYNONYMS}"
@@ -185,10 +183,8 @@ def consistency_prompt(questions: tuple[str, str], answer: str, predictions: tup
 def _score_request(name: str, best: str, value: str) -> str:
     return (
         f"Provide your evaluation only as a {name} where the {name} is an integer value between 0 and 5, with 5 "
-        "indicating "
-        f"the highest {best}. Please generate the response in the form of a Python dictionary string with keys "
-        "'score', "
-        f"where its value is {value} in INTEGER, not STRING.{_ONLY}{{''score': 4.8}}."
+        f"indicating the highest {best}. Please generate the response in the form of a Python dictionary string with "
+        f"keys 'score', where its value is {value} in INTEGER, not STRING.{_ONLY}{{''score': 4.8}}."
     )
 
 
