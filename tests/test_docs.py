@@ -31,12 +31,15 @@ def pages(workspace: Path) -> dict[Path, str]:
 
 
 def commands(page: str) -> Iterator[list[str]]:
-    """The arguments of each `navila` command in the code of a page."""
+    """The arguments of each `navila` command of a page; those within sentences need not be whole."""
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE):
         # A command goes on behind a backslash, and inside of braces.
         for line in re.sub(r"\\\n|(?<=[{,])\n", " ", block).splitlines() if language == "bash" else ():
             if match := COMMAND.fullmatch(line):
                 yield shlex.split(match[1], comments=True)
+    prose = re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+    for code in re.findall(r"`navila ([a-z][^`]*)`", prose):
+        yield [*shlex.split(code), AND_SO_ON]
 
 
 def check(words: Sequence[str]) -> None:
@@ -58,9 +61,12 @@ def check(words: Sequence[str]) -> None:
         inner = words[words.index("--") + 1 :]
         if inner[:1] == ["navila"]:
             check(inner[1:])
+    assert command.get_help(context)
+    if not whole and not words:
+        return
     try:
         command.make_context(str(command.name), words, parent=context.parent)
-    except click.MissingParameter:
+    except (click.MissingParameter, click.BadOptionUsage):
         if whole:
             raise
     except click.BadParameter as error:

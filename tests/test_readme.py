@@ -1,4 +1,4 @@
-"""What the README shows is so: its commands exist, its Python runs."""
+"""What the README shows is so: its folders exist, its Python runs; `test_docs.py` has the commands of all pages."""
 
 from __future__ import annotations
 
@@ -21,15 +21,6 @@ def blocks(readme: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", readme, flags=re.DOTALL)
 
 
-def test_its_commands_exist(readme: str) -> None:
-    commands = set(re.findall(r"\bnavila ([a-z][a-z-]*)(?: ([a-z]+)\b)?", "\n".join(blocks(readme, "bash"))))
-    assert ("train", "") in commands
-    for command in sorted(commands):
-        words = [*filter(None, command), "--help"]
-        done = subprocess.run([sys.executable, "-m", "navila", *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"navila {' '.join(words)}: {done.stderr}"
-
-
 def test_its_folders_exist(readme: str, workspace: Path) -> None:
     (tree,) = [block for block in blocks(readme, "") if "packages/" in block]
     folder = workspace
@@ -40,15 +31,9 @@ def test_its_folders_exist(readme: str, workspace: Path) -> None:
 
 
 @pytest.mark.slow  # imports torch and transformers in an interpreter of its own
-def test_its_python_walks_an_episode(readme: str, goldens: Path, tmp_path: Path) -> None:
+def test_its_python_walks_to_the_goal(readme: str, tmp_path: Path) -> None:
     (example,) = [block for block in blocks(readme, "python") if "simulator.step" in block]
-    checkpoint = goldens / "H_full_model" / "llama_siglip" / "ckpt"
-    program = example.replace("path/to/checkpoint", str(checkpoint)).replace(
-        "while not seen.done:", "for _ in range(4):"
-    )
-    assert program.count(str(checkpoint)) == 1
-    assert "range(4)" in program
-    (tmp_path / "example.py").write_text(program)
+    (tmp_path / "example.py").write_text(example)
     done = subprocess.run([sys.executable, str(tmp_path / "example.py")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"\d+\.\d\d m from the goal", done.stdout)
+    assert re.fullmatch(r"0\.\d\d m from the goal\n", done.stdout)

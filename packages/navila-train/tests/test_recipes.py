@@ -116,3 +116,30 @@ def test_a_recipe_fits_the_gpus_it_is_made_for(name: str, gpu: str, gpus: int, t
 def test_every_recipe_of_the_folder_is_tested():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "demo"}
     assert (FOLDER / "deepspeed" / "zero3.json").is_file()
+
+
+def test_the_flags_of_navilas_own_script_mean_what_its_recipe_says(tmp_path: Path):
+    # As scripts/train/sft_8frames.sh has them, without what a whole checkpoint answers and its sampler of one dataset.
+    flags = """
+        --model_name_or_path a8cheng/navila-siglip-llama3-8b-v1.5-pretrain --version llama_3 --seed 10
+        --data_mixture r2r+rxr+envdrop+human+scanqa+video_chatgpt+sharegpt_video+sharegpt4v_sft
+        --mm_vision_select_feature cls_patch --mm_vision_select_layer -2 --num_video_frames 8
+        --tune_vision_tower True --tune_mm_projector True --tune_language_model True
+        --mm_use_im_start_end False --mm_use_im_patch_token False --image_aspect_ratio resize
+        --bf16 True --tf32 True --num_train_epochs 1 --per_device_train_batch_size 10 --gradient_accumulation_steps 2
+        --evaluation_strategy no --save_strategy steps --save_steps 100 --save_total_limit 1 --fps 0.0
+        --learning_rate 1e-4 --weight_decay 0. --warmup_ratio 0.03 --lr_scheduler_type cosine --logging_steps 1
+        --model_max_length 4096 --gradient_checkpointing True --dataloader_num_workers 16 --lazy_preprocess True
+        --longvila_sampler False
+    """
+    here = ["--output_dir", str(tmp_path), "--report_to", "none"]
+    script = parse_flags([*flags.split(), *here])
+    # Its file of DeepSpeed is a preset here, which needs a launcher.
+    recipe = read_recipe(FOLDER / "navila-8b-8f-sft.yaml")
+    del recipe["deepspeed"]
+    changed = tmp_path / "recipe.yaml"
+    changed.write_text(yaml.safe_dump(recipe))
+    parsed = parse_flags(["--config", str(changed), *here])
+    assert (script.model, script.data, script.adapter) == (parsed.model, parsed.data, parsed.adapter)
+    assert script.training.to_dict() == parsed.training.to_dict()
+    assert script.training.warmup_steps == 0.03

@@ -215,12 +215,16 @@ RENAMED = {
     "mm_projector_type": "mm_projector",
     "num_frames": "num_video_frames",
     "version": "conversation",
+    # Below 1 it is a share of all steps.
+    "warmup_ratio": "warmup_steps",
 }
 #: Flags of NaVILA's scripts that change nothing here; the value that may be given, or None for any.
 WITHOUT_EFFECT = {
     "mm_use_im_patch_token": "False",
     "lazy_preprocess": None,
     "is_multimodal": None,
+    # Batches are mixed over datasets.
+    "longvila_sampler": "False",
     "vision_resolution": "-1",
     "model_dtype": None,
 }
