@@ -223,6 +223,18 @@ def test_what_is_wrong_in_a_list_is_one_sentence(building: Path, tmp_path: Path,
     assert "\n" not in str(caught.value)
 
 
+def test_a_scan_that_cannot_be_walked_at_all_is_one_sentence_before_the_run(building: Path, tmp_path: Path) -> None:
+    off, on = ({"instruction": "Go.", "start": [x, 0.5], "goal": [2, 2]} for x in (50.0, 1.0))
+    with pytest.raises(DataError, match=r"The start \(50\.00.* of episode '1' is off"):
+        walked(scan(building, written(tmp_path, [off, off])), tmp_path / "off", "expert")
+    assert walked(scan(building, written(tmp_path, [off, on])), tmp_path / "one", "expert").failed == 1
+    (tmp_path / "broken.glb").write_bytes(building.read_bytes()[:500])
+    made = scan(tmp_path / "broken.glb", written(tmp_path, [on] * 3))
+    with pytest.raises(DataError, match=r"^The scene .*broken\.glb cannot be read: it is cut off"):
+        walked(made, tmp_path / "broken", "expert")
+    assert not (tmp_path / "broken" / "run.json").exists()
+
+
 def test_files_that_are_not_given_or_not_there_are_named(building: Path, tmp_path: Path) -> None:
     component: Any = default_host().registry("benchmark").load("scan")
     with pytest.raises(ConfigError, match=r"add -o scene=building\.glb"):

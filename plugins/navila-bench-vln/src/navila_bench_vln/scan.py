@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from navila.errors import ConfigError, DataError, NavilaError
+from navila.errors import ConfigError, DataError, NavilaError, SimulatorError
 from navila.simulation import Episode, Position, Simulator
 from navila_eval.navigation import NavigationTask
 
@@ -77,14 +77,14 @@ class Scan(SceneBenchmark):
         return read_walks(instructions, scene.name, markers_of(scene, self._up), anywhere, self._up)[:limit]
 
     def task(self, name: str, split: str, simulator: Simulator, **options: Any) -> NavigationTask:
-        """The task; a plan with the scan's coordinates is put beside its results."""
+        """The task; a plan with the scan's coordinates is put beside its results.
+
+        Raises:
+            DataError: the scene cannot be loaded, or no walk starts on its floor.
+        """
         task = super().task(name, split, simulator, **options)
         plan = self._output_dir / PLAN if self._output_dir is not None and not self._in_houses else None
-        if plan is not None and not plan.exists() and task.episodes:
-            try:
-                simulator.reset(dataclasses.replace(task.episodes[0], goals=()))
-            except NavilaError:
-                return task  # Its walk will say what is wrong.
+        if plan is not None and not plan.exists() and _stands(simulator, task.episodes):
             draw_plan(simulator.top_down_map(), plan, title=task.episodes[0].scene_id, up=self._up)
         return task
 
@@ -98,3 +98,26 @@ class Scan(SceneBenchmark):
         if not self._scene.is_file():
             raise DataError(f"There is no scene {self._scene}: check -o scene=FILE.")
         return self._scene, self._instructions
+
+
+def _stands(simulator: Simulator, episodes: Sequence[Episode]) -> bool:
+    """Whether the simulator stands at the start of a walk now, the first that has one on a floor.
+
+    Raises:
+        DataError: no walk has, or the scene cannot be loaded.
+    """
+    refusal = ""
+    for episode in episodes:
+        try:
+            simulator.reset(dataclasses.replace(episode, goals=()))
+            return True
+        except NavilaError as error:
+            # From a process of its own an error comes as its name and sentence.
+            sentence = str(error).removeprefix("SceneError: ")
+            if isinstance(error, SimulatorError) and sentence == str(error):
+                return False  # It broke, as its walk will say.
+            # Of a scene that cannot be loaded nothing else is ever said.
+            if sentence == refusal:
+                break
+            refusal = refusal or sentence
+    raise DataError(refusal)

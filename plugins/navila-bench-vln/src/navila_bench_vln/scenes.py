@@ -66,6 +66,12 @@ class SceneBenchmark(NavigationBenchmark):
         bound = copy.copy(self)
         bound.data_root = request.data_root or DATA_ROOT
         bound._agent, bound._output_dir = request.agent, request.output_dir
+        root = bound.scene_root()
+        if bound.on_graphs and not root.exists():
+            raise DataError(
+                f"There are no connectivity graphs at {root}: download the folder 'connectivity' of "
+                "https://github.com/peteanderson80/Matterport3DSimulator and name it with -o scenes=FOLDER."
+            )
         return super(SceneBenchmark, bound).run(request)
 
     def task(self, name: str, split: str, simulator: Simulator, **options: Any) -> NavigationTask:

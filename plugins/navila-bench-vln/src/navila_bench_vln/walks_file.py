@@ -82,7 +82,7 @@ def _episode(
     goals = (point("goal", record["goal"]),) if record.get("goal") is not None else ()
     between = record.get("path") or []
     if not isinstance(between, list):
-        raise DataError(f"{where}: its path is no list of points.")
+        raise DataError(f"{where}: its path is {between!r}: give a list of points, in JSON.")
     way = (begin, *(point("path", value) for value in between), *goals) if between else ()
     return Episode(
         episode_id=str(record.get("id") or number),
