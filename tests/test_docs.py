@@ -47,13 +47,13 @@ def check(words: Sequence[str]) -> None:
     whole = words[-1:] != [AND_SO_ON]
     words, _ = take_plugin_options(words if whole else words[:-1])
     command: click.Command = navila
-    context = click.Context(command, info_name="navila")
+    context = click.Context(command, info_name="navila", **navila.context_settings)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(context, words[0])
         if found is None:
             raise click.UsageError(f"there is no command {words[0]}", context)
         command, words = found, words[1:]
-        context = click.Context(command, info_name=command.name, parent=context)
+        context = click.Context(command, info_name=command.name, parent=context, **command.context_settings)
     if command.name == "train":
         check_flags_of_training(words)
         return

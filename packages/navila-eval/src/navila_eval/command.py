@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 from navila.cli.loading import LOADING, loading_options
+from navila.cli.sections import Option, SectionedGroup
 from navila.errors import ConfigError, Interrupted
 from navila.plugins import default_host
 
@@ -17,8 +19,13 @@ from navila_eval.launching import LAUNCHERS, given_words, launch, own_gpu, team
 from navila_eval.recorded import compare, metrics, report, rescore
 from navila_eval.showing import leave, show
 
+#: Options by their heading in the help.
+_navigation = functools.partial(click.option, cls=Option, section="Navigation")
+_endpoint = functools.partial(click.option, cls=Option, section="Endpoints and judges")
+_processes = functools.partial(click.option, cls=Option, section="Processes and machines")
 
-@click.group(name="eval", invoke_without_command=True)
+
+@click.group(name="eval", invoke_without_command=True, cls=SectionedGroup)
 @click.option("-m", "--model", help="Checkpoint folder or Hub id; with --api-base the name of the model there.")
 @click.option("-t", "--tasks", "--task", "tasks", help="Comma list of tasks, each NAME or NAME:SPLIT; see --list.")
 @click.option("-i", "--include-tags", help="Comma list: only tasks with one of these tags.")
@@ -43,27 +50,6 @@ from navila_eval.showing import leave, show
     "--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's own by default."
 )
 @click.option(
-    "--decoding",
-    type=click.Choice(("free", "grammar")),
-    default="free",
-    show_default=True,
-    help="How navigation answers are decoded: over all words, or over the ten legal answers.",
-)
-@click.option(
-    "--agent",
-    type=click.Choice(AGENTS),
-    default="model",
-    show_default=True,
-    help="Who acts in navigation; random, expert, reference and replay need no model.",
-)
-@click.option(
-    "--perturb",
-    "perturbations",
-    multiple=True,
-    metavar="NAME=VALUE,…",
-    help="Disturb navigation by latency, drop, blur, noise, pitch or height; may be repeated, each a run of its own.",
-)
-@click.option(
     "--batch-size",
     "--num-envs",
     type=click.IntRange(min=1),
@@ -71,20 +57,6 @@ from navila_eval.showing import leave, show
     show_default=True,
     help="Samples or environments in one batch.",
 )
-@click.option(
-    "--env-processes/--no-env-processes",
-    default=True,
-    show_default=True,
-    help="A process for every environment: one that hangs or dies costs its episode, not the run.",
-)
-@click.option(
-    "--sim-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Seconds an environment's process may take for a primitive; ten times that to load a scene.",
-)
-@click.option("--max-steps", type=click.IntRange(min=1), help="Primitives after which an episode ends.")
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -107,7 +79,60 @@ from navila_eval.showing import leave, show
     show_default=True,
     help="Folder of benchmark data on disk.",
 )
+@click.option("--force", is_flag=True, help="Start over whatever is in the output folder.")
 @click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or start it over."
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@_navigation(
+    "--decoding",
+    type=click.Choice(("free", "grammar")),
+    default="free",
+    show_default=True,
+    help="How navigation answers are decoded: over all words, or over the ten legal answers.",
+)
+@_navigation(
+    "--agent",
+    type=click.Choice(AGENTS),
+    default="model",
+    show_default=True,
+    help="Who acts in navigation; random, expert, reference and replay need no model.",
+)
+@_navigation(
+    "--perturb",
+    "perturbations",
+    multiple=True,
+    metavar="NAME=VALUE,…",
+    help="Disturb navigation by latency, drop, blur, noise, pitch or height; may be repeated, each a run of its own.",
+)
+@_navigation(
+    "--env-processes/--no-env-processes",
+    default=True,
+    show_default=True,
+    help="A process for every environment: one that hangs or dies costs its episode, not the run.",
+)
+@_navigation(
+    "--sim-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds an environment's process may take for a primitive; ten times that to load a scene.",
+)
+@_navigation("--max-steps", type=click.IntRange(min=1), help="Primitives after which an episode ends.")
+@_navigation(
+    "--report-episodes",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Episodes whose pictures go into the report.",
+)
+@_navigation("--video", default="", metavar="WHICH", help="Make MP4s of episodes: all, failed, or the first N.")
+@_endpoint("--api-base", help="OpenAI-compatible endpoint that answers in place of a model here.")
+@_endpoint(
+    "--judge", help="Model that judges answers where a task asks for it: a checkpoint, or a name at --judge-api-base."
+)
+@_endpoint("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
+@_processes(
     "-n",
     "--nproc-per-node",
     "processes",
@@ -116,36 +141,18 @@ from navila_eval.showing import leave, show
     show_default=True,
     help="Processes that answer questions or walk episodes, each with the model on a GPU of its own while there are.",
 )
-@click.option(
+@_processes(
     "--launcher",
     type=click.Choice(LAUNCHERS),
     default="local",
     show_default=True,
     help="local runs here, torchrun starts the processes by torchrun, slurm hands in a job, as `navila run` does.",
 )
-@click.option(
+@_processes(
     "-N", "--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines, with --launcher."
 )
-@click.option("--dry-run", is_flag=True, help="With --launcher: print what would be run, as lines for a shell.")
-@click.option("--api-base", help="OpenAI-compatible endpoint that answers in place of a model here.")
-@click.option(
-    "--judge", help="Model that judges answers where a task asks for it: a checkpoint, or a name at --judge-api-base."
-)
-@click.option("--judge-api-base", help="OpenAI-compatible endpoint of the judge.")
+@_processes("--dry-run", is_flag=True, help="With --launcher: print what would be run, as lines for a shell.")
 @loading_options
-@click.option(
-    "--report-episodes",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="Episodes whose pictures go into the report.",
-)
-@click.option("--video", default="", metavar="WHICH", help="Make MP4s of episodes: all, failed, or the first N.")
-@click.option("--force", is_flag=True, help="Start over whatever is in the output folder.")
-@click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or start it over."
-)
-@click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
 def evaluate(
     context: click.Context,
@@ -166,6 +173,11 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Score a model on the installed benchmarks; without a model, list them.
+
+    \b
+        navila eval -m CHECKPOINT -t houses
+        navila eval -m CHECKPOINT -t r2r-ce --data-root VLN-CE/data -n 4
+        navila eval -t houses:level1 --agent expert --limit 20
 
     Finished tasks are skipped, unfinished ones resumed. Exit code 0 when all is scored, 1 when a task or an episode
     failed, 2 for a wrong argument, 75 when interrupted: run the same command again.

@@ -12,7 +12,7 @@ from navila_eval.showing import leave, show
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
-@click.command()
+@click.command(short_help="Score recorded answers and walks again.")
 @click.argument("folder", type=_FOLDER)
 @click.option("-o", "--option", "task_options", multiple=True, metavar="KEY=VALUE", help="Another option of the tasks.")
 @click.option("--judge", help="Model that judges answers where the task asks for it.")
@@ -42,7 +42,7 @@ def rescore(
     leave(outcomes)
 
 
-@click.command()
+@click.command(short_help="Compare two runs, or all that two folders have.")
 @click.argument("first", type=_FOLDER)
 @click.argument("second", type=_FOLDER)
 @click.option(
@@ -92,7 +92,7 @@ def compare(first: Path, second: Path, samples: int | None, as_json: bool) -> No
             console.print(f"Only in {folder}: {', '.join(places)}", markup=False)
 
 
-@click.command()
+@click.command(short_help="Print figures, for a person or a script.")
 @click.argument("folder", type=_FOLDER)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a run.")
@@ -125,7 +125,7 @@ def metrics(folder: Path, paths: tuple[str, ...], as_json: bool) -> None:
     click.echo(lines[0][-1] if len(lines) == len(paths) == 1 else table(("RUN", "PATH", "VALUE"), lines))
 
 
-@click.command()
+@click.command(short_help="Write one page about all runs below a folder.")
 @click.argument("folder", type=_FOLDER)
 def report(folder: Path) -> None:
     """Write one page about all complete runs below FOLDER, FOLDER/report.html, that opens from disk."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 from navila.cli.loading import loading_options
+from navila.cli.sections import SectionedCommand
 
 _HOST = click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for every machine."
@@ -27,7 +28,7 @@ def sim_remote() -> None:
     """
 
 
-@sim_remote.command("server-file")
+@sim_remote.command("server-file", short_help="Write the server, one file for the simulator's own Python.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("navila_sim_server.py"))
 def server_file(path: Path) -> None:
     """Write the server, one file for any Python from 3.8 on with msgpack, to PATH; - prints it."""
@@ -42,9 +43,11 @@ def server_file(path: Path) -> None:
     click.echo(f"{path} is written: run it with the simulator's Python, with --help first.")
 
 
-@sim_remote.command()
+@sim_remote.command(short_help="Ask a server what it is and what it can do.")
 @click.argument("address")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Seconds to wait [60].")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds to wait."
+)
 def check(address: str, timeout: float) -> None:
     """Ask the simulator server at ADDRESS (host:port) what it is and what it can do."""
     from dataclasses import asdict
@@ -61,7 +64,7 @@ def check(address: str, timeout: float) -> None:
         simulator.close()
 
 
-@sim_remote.command("serve")
+@sim_remote.command("serve", short_help="Serve an installed simulator to other machines.")
 @click.argument("name")
 @click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the simulator.")
 @_HOST
@@ -91,7 +94,7 @@ def serve_simulator(name: str, options: tuple[str, ...], host: str, port: int, m
     until_stopped(server.close, f"The simulator {name} is served at {server.address}")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("-m", "--model", required=True, metavar="PATH", help="Checkpoint folder or Hub id.")
 @click.option(
     "--protocol",
@@ -103,7 +106,13 @@ def serve_simulator(name: str, options: tuple[str, ...], host: str, port: int, m
 @_HOST
 @click.option("--port", type=click.IntRange(0, 65535), default=54321, show_default=True, help="0 takes a free one.")
 @click.option("--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's by default.")
-@click.option("--conversation", "template", metavar="NAME", help="Conversation template; the checkpoint's by default.")
+@click.option(
+    "--conversation",
+    "--template",
+    "template",
+    metavar="NAME",
+    help="Conversation template; the checkpoint's by default.",
+)
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer in tokens."
 )

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from navila.cli.asking import asking_options, load_for, media_of, model_options, settings_of
+from navila.cli.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @model_options
 @asking_options
 def chat(

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from navila.cli.asking import answer, asking_options, load_for, media_of, model_options, settings_of
+from navila.cli.sections import SectionedCommand
 from navila.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("question", required=False)
 @model_options
 @asking_options

@@ -9,49 +9,53 @@ from typing import Any
 
 import click
 
+from navila.cli.sections import Option
 from navila.errors import ConfigError
 
+#: How `click.option` makes one of them.
+_option = functools.partial(click.option, cls=Option, section="Loading the model")
+
 _OPTIONS = (
-    click.option(
+    _option(
         "--model-base",
         "--model_base",
         metavar="PATH",
         help="The whole model under an adapter, if that is what is loaded.",
     ),
-    click.option(
+    _option(
         "--vision-tower",
         "--vision_tower",
         metavar="PATH",
         help="Folder or Hub id of the vision encoder, if the checkpoint only names one (LLaVA).",
     ),
-    click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default."),
-    click.option(
+    _option("--device", metavar="NAME", help="cpu, cuda or cuda:N; a GPU where there is one by default."),
+    _option(
         "--dtype", metavar="NAME", help="float16, bfloat16 or float32; float16 on a GPU, else float32, by default."
     ),
-    click.option(
+    _option(
         "--quantization",
         metavar="NAME",
         help="Load the language model's layers as int8, int8-dynamic or int4 (torchao), or bnb-int8, bnb-nf4 or "
         "bnb-fp4 (bitsandbytes).",
     ),
-    click.option("--load-8bit", is_flag=True, help="Short for --quantization bnb-int8."),
-    click.option("--load-4bit", is_flag=True, help="Short for --quantization bnb-nf4."),
-    click.option(
+    _option("--load-8bit", is_flag=True, help="Short for --quantization bnb-int8."),
+    _option("--load-4bit", is_flag=True, help="Short for --quantization bnb-nf4."),
+    _option(
         "--device-map",
         metavar="MAP",
         help="Spread the model: auto, balanced, balanced_low_0, sequential, or a JSON object from modules to devices.",
     ),
-    click.option(
+    _option(
         "--max-memory",
         metavar="LIST",
         help="Limits for --device-map, e.g. 0=10GiB,1=10GiB,cpu=30GiB; alone it means auto.",
     ),
-    click.option(
+    _option(
         "--offload-folder",
         type=click.Path(file_okay=False),
         help="Where modules on disk are kept if they cannot be read from the checkpoint.",
     ),
-    click.option("--attn-implementation", metavar="NAME", help="sdpa, eager or flash_attention_2."),
+    _option("--attn-implementation", metavar="NAME", help="sdpa, eager or flash_attention_2."),
 )
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from navila.cli.loading import loading_options
+from navila.cli.sections import SectionedCommand
 from navila.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from navila.replay import Camera, Recording
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("-m", "--model", metavar="PATH", help="Checkpoint folder or Hub id.")
 @click.option("-i", "--instruction", required=True, metavar="TEXT", help="What the agent is to do.")
 @click.option("--video", type=click.Path(path_type=Path), metavar="FILE", help="A video, or a folder of frames.")
@@ -46,7 +47,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Answers over all words, or only the ten of the training data.",
 )
-@click.option("--conversation", "template", metavar="NAME", help="Conversation template; the checkpoint's by default.")
+@click.option(
+    "--conversation",
+    "--template",
+    "template",
+    metavar="NAME",
+    help="Conversation template; the checkpoint's by default.",
+)
 @click.option("--dry-run", is_flag=True, help="Tell what would be looked at, without a model.")
 @loading_options
 def navigate(

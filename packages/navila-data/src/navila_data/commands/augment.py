@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from navila.cli.loading import LOADING, loading_options
+from navila.cli.sections import SectionedCommand
 from navila.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ _OPTIONS = (
         type=click.FloatRange(min=0, min_open=True),
         default=120.0,
         show_default=True,
-        help="Seconds of silence to wait for.",
+        help="Seconds without a byte after which an attempt is given up.",
     ),
-    click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Answer's length."),
+    click.option(
+        "--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest answer in tokens."
+    ),
     click.option(
         "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the likeliest."
     ),
@@ -99,7 +102,7 @@ def augment() -> None:
     """Write questions and captions with a model or an endpoint."""
 
 
-@augment.command()
+@augment.command(cls=SectionedCommand)
 @click.argument("data")
 @_answering_options
 @click.option(
@@ -109,7 +112,9 @@ def augment() -> None:
     show_default=True,
     help="Questions with answers about each caption, or the caption in other words.",
 )
-@click.option("--questions", type=click.IntRange(1, 50), default=4, show_default=True, help="Questions a caption.")
+@click.option(
+    "--questions", type=click.IntRange(1, 50), default=4, show_default=True, help="Questions about each caption."
+)
 @click.option("--data_path", "--data-path", type=_FOLDER, help="Folder of registered datasets.")
 def caption2qa(
     data: str,
@@ -144,7 +149,7 @@ def caption2qa(
     _tell(manifest, output, "captions")
 
 
-@augment.command()
+@augment.command(cls=SectionedCommand)
 @click.argument("data")
 @_answering_options
 @click.option("--prompt", help="What asks for a caption. [default: an elaborate description]")

@@ -38,10 +38,10 @@ SHOWN = 3
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
-    help="Frames a sample shows.",
+    help="Frames shown of each sample.",
 )
 @click.option("--against", metavar="MIXTURE", help="Another split, which must have no frames in common with this one.")
-@click.option("--model", metavar="CKPT", help="Count the tokens that samples take for a checkpoint.")
+@click.option("-m", "--model", metavar="PATH", help="Count the tokens that samples take for a checkpoint.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for report.html and .json.")
 def check(
     mixture: str,

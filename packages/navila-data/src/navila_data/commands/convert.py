@@ -67,8 +67,8 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
     help="Whose actions are the labels: to the goal, or along the described route (vln-ce).",
 )
 @click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (vln-ce).")
-@click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour (vln-ce).")
-@click.option("--expert-share", default=0.0, help="Chance, a decision, that the expert acts for the policy (vln-ce).")
+@click.option("--perturb", default=0.0, show_default=True, help="Chance of a detour at a decision (vln-ce).")
+@click.option("--expert-share", default=0.0, help="Chance that the expert acts at a decision (vln-ce).")
 @click.option(
     "--rebalance", default="", metavar="WEIGHTS", help="Repeat records of rare actions: stop=5, or auto (vln-ce)."
 )
@@ -77,11 +77,20 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
 @click.option("--seed", default=0, show_default=True, help="Decides detours (vln-ce).")
 @click.option("--image-size", default=512, show_default=True, help="Side of the frames in pixels (vln-ce).")
 @click.option("--hfov", default=90.0, show_default=True, help="Horizontal field of view in degrees (vln-ce).")
-@click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True, help="(vln-ce)")
-@click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")
+@click.option(
+    "--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True, help="Of frames (vln-ce)."
+)
+@click.option(
+    "--every-step/--decisions",
+    default=True,
+    show_default=True,
+    help="Write a record for each step, or for each decision.",
+)
 @click.option("--max-steps", default=500, show_default=True, help="Primitives after which a walk is cut off (vln-ce).")
-@click.option("--stop-distance", default=0.5, show_default=True, help="Metres to the goal the expert comes (vln-ce).")
-@click.option("--skip-misfits", is_flag=True, help="Leave out, and tell, episodes their scene does not fit (vln-ce).")
+@click.option("--stop-distance", default=0.5, show_default=True, help="Metres to which the expert approaches (vln-ce).")
+@click.option(
+    "--skip-misfits", is_flag=True, help="Leave out episodes that do not fit their scene, and name them (vln-ce)."
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes (vln-ce).")
 @click.option(
     "--connectivity",
@@ -97,7 +106,13 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
     show_default=True,
     help="Metres and degrees of the whole answer or its first primitive, or that one's number (lerobot).",
 )
-@click.option("--fps", type=click.IntRange(min=1), default=1, show_default=True, help="Steps a second told (lerobot).")
+@click.option(
+    "--fps",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Steps a second, by which times are made (lerobot).",
+)
 @click.option(
     "--num_video_frames",
     "--num-video-frames",
@@ -106,7 +121,7 @@ _OF_FORMATS = {"lerobot": ("actions", "fps"), "llava": ("num_frames", "data_path
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Frames a step (llava).",
+    help="Frames shown of each step (llava).",
 )
 @click.option(
     "--data_path",

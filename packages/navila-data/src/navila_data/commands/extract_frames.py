@@ -10,7 +10,12 @@ import click
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of folders.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder for a folder of frames of each video.",
+)
 @click.option("--fps", type=float, help="Frames a second, as ffmpeg's filter of that name.  [default: 1]")
 @click.option("--num-frames", type=int, help="So many frames of each video instead, spread evenly.")
 @click.option("--every", type=int, help="Every N-th frame instead.")

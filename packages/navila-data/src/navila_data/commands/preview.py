@@ -12,7 +12,7 @@ import click
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The page, FILE.html.")
 @click.option("--count", type=click.IntRange(min=1), default=12, show_default=True, help="Samples shown.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which.")
-@click.option("--model", metavar="CKPT", help="Checkpoint whose template and tokens are shown.")
+@click.option("-m", "--model", metavar="PATH", help="Checkpoint whose template and tokens are shown.")
 @click.option("--conversation", metavar="NAME", help="Template, without a checkpoint.  [default: llama_3]")
 @click.option("--data_path", "--data-path", type=click.Path(path_type=Path), help="Folder of registered datasets.")
 @click.option(
@@ -23,7 +23,7 @@ import click
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Frames a sample shows.",
+    help="Frames shown of each sample.",
 )
 def preview(
     mixture: str,

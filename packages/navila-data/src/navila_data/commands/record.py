@@ -44,10 +44,15 @@ _OF_EPISODES = (
 @click.option("--image-size", default=96, show_default=True, help="Side of the frames in pixels.")
 @click.option("--hfov", default=90.0, show_default=True, help="Horizontal field of view in degrees.")
 @click.option("--image-format", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True)
-@click.option("--perturb", default=0.0, show_default=True, help="Chance, a decision, of a detour; labels are unmoved.")
+@click.option(
+    "--perturb", default=0.0, show_default=True, help="Chance of a detour at a decision; labels stay the expert's."
+)
 @click.option("--policy", default="expert", show_default=True, help="Who acts: expert, or a checkpoint (DAgger).")
 @click.option(
-    "--expert-share", default=0.0, show_default=True, help="Chance, a decision, that the expert acts for the policy."
+    "--expert-share",
+    default=0.0,
+    show_default=True,
+    help="Chance that the expert acts in place of the policy at a decision.",
 )
 @click.option(
     "--rebalance",
@@ -67,17 +72,24 @@ _OF_EPISODES = (
     default=Path(),
     help="Folder that the run's scenes are relative to. [default: the working directory]",
 )
-@click.option("--walks", type=click.Choice(["all", "failed"]), default="all", show_default=True, help="Of the run.")
+@click.option(
+    "--walks", type=click.Choice(["all", "failed"]), default="all", show_default=True, help="Which walks of the run."
+)
 @click.option("--mistakes", is_flag=True, help="Of the run's walks, only steps where the expert does otherwise.")
 @click.option(
     "--recover/--no-recover", default=True, show_default=True, help="The expert goes on where a walk of the run failed."
 )
-@click.option("--skip-misfits", is_flag=True, help="Leave out, and tell, walks that lead elsewhere in --sim.")
-@click.option("--every-step/--decisions", default=True, show_default=True, help="A record a step, or a decision.")
+@click.option("--skip-misfits", is_flag=True, help="Leave out walks that lead elsewhere in --sim, and name them.")
+@click.option(
+    "--every-step/--decisions",
+    default=True,
+    show_default=True,
+    help="Write a record for each step, or for each decision.",
+)
 @click.option("--max-steps", default=200, show_default=True, help="Primitives after which an episode is cut off.")
 @click.option("--stop-distance", type=float, help="The expert's goal radius in metres. [default: the success distance]")
-@click.option("--views", default=8, show_default=True, help="Views an episode (grounding).")
-@click.option("--questions", default=6, show_default=True, help="Questions a view (grounding).")
+@click.option("--views", default=8, show_default=True, help="Views of each episode (grounding).")
+@click.option("--questions", default=6, show_default=True, help="Questions about each view (grounding).")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
-    help="Frames a sample shows.",
+    help="Frames shown of each sample.",
 )
-@click.option("--model", metavar="CKPT", help="Count the tokens that samples take for a checkpoint.")
+@click.option("-m", "--model", metavar="PATH", help="Count the tokens that samples take for a checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def stats(
     mixture: str,

@@ -32,9 +32,15 @@ _PART = "a folder or Hub id with weights, a config.json (file or inline), or a r
 @click.option("--encoder", required=True, metavar="PART", help="Vision encoder, given likewise.")
 @click.option("--projector", required=True, metavar="PART", help="Projector, usually a name: mlp_downsample.")
 @click.option("--tokenizer", metavar="FOLDER", help="Folder or Hub id; that of the language model by default.")
-@click.option("--template", metavar="NAME", help="Conversation template; what the tokenizer tells by default.")
+@click.option(
+    "--conversation",
+    "--template",
+    "template",
+    metavar="NAME",
+    help="Conversation template; what the tokenizer tells by default.",
+)
 @click.option("--dtype", default="float32", show_default=True, help="float32, float16 or bfloat16.")
-@click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="A field of the config; many times.")
+@click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="A field of the config; may be repeated.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where to write it.")
 @click.option("--force", is_flag=True, help="Replace a checkpoint that is there.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from navila.cli.loading import loading_options
+from navila.cli.sections import SectionedCommand
 from navila.cli.tables import table
 from navila.errors import ConfigError, DataError
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(short_help="Record what a checkpoint computes, stage by stage.")
+@click.command(cls=SectionedCommand, short_help="Record what a checkpoint computes, stage by stage.")
 @click.argument("checkpoint")
 @click.option("--output", required=True, type=_FILE, metavar="DIR", help="Folder of the bundle.")
 @click.option("--prompt", metavar="TEXT", help="What to ask; a text, an image and a navigation prompt by default.")
-@click.option("--image", "images", multiple=True, type=_FILE, metavar="FILE", help="Image of the prompt; many times.")
+@click.option(
+    "--image", "images", multiple=True, type=_FILE, metavar="FILE", help="Image of the prompt; may be repeated."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pictures that are made up.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Of each answer.")
 @click.option("--logits", type=click.IntRange(min=1), default=64, show_default=True, help="Positions kept, at most.")
@@ -76,7 +79,7 @@ def freeze_golden(
     click.echo(f"{output}: {len(requests)} cases, {size / 1e6:.1f} MB; compare with `navila model verify`.")
 
 
-@click.command(short_help="Compare a checkpoint with a record, stage by stage.")
+@click.command(cls=SectionedCommand, short_help="Compare a checkpoint with a record, stage by stage.")
 @click.argument("checkpoint")
 @click.option("--golden", required=True, type=_FILE, metavar="DIR", help="A bundle, or a recording of NaVILA's code.")
 @click.option(
