@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ DATA_ROOT = Path("data/eval")
 MODEL_AGENTS = ("model", "wrong-instruction", "swapped-sides")
 #: Agents `navila eval --agent` offers.
 AGENTS = (*MODEL_AGENTS, "random", "random-vln-ce", "expert", "reference", "replay")
+
+
+def in_words(name: str) -> str:
+    """The name of an agent or a run as a table shows it; the minus of a number stays."""
+    return re.sub(r"(?<!=)[-_]", " ", name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from navila.actions import FORWARD, LEFT, RIGHT
 from navila.files import write_atomically
 from navila.pages import image_uri, page
 
+from navila_eval.benchmark import in_words
 from navila_eval.breakdowns import FIGURES
 from navila_eval.failures import FAILURES, failure_of
 from navila_eval.pictures import KeptMap, kept_frames, kept_map
@@ -332,7 +333,7 @@ def _filters(sections: Sequence[ReportSection]) -> str:
 
 
 def _agent_label(agent: str) -> str:
-    return html.escape(agent.replace("_", " ").replace("-", " "))
+    return html.escape(in_words(agent))
 
 
 def _manifest(manifest: Mapping[str, Any]) -> str:

@@ -82,7 +82,9 @@ def run_tasks(
     for (task, split), perturbation in itertools.product(tasks, perturbed):
         shown_agent = agent if uses_model else "model"
         label = run_label(task, split, registry.spec(task).default_split, shown_agent, perturbation)
-        own = identity if perturbation is None else {**identity, "perturb": perturbation.facts()}
+        # A disturbance of nothing is the run without.
+        disturbed = perturbation.facts() if perturbation is not None else {}
+        own = {**identity, "perturb": disturbed} if disturbed else identity
         try:
             if perturbation is not None and registry.spec(task).simulator is None:
                 raise ConfigError(f"--perturb is for navigation: leave it out for the task {task}.")

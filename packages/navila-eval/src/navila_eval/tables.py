@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from navila_eval.benchmark import Results
+from navila_eval.benchmark import Results, in_words
 from navila_eval.comparison import Comparison
 from navila_eval.metric_paths import unit_of
 
@@ -44,7 +44,7 @@ def comparison_table(
             value = results.metrics.get(name)
             shown = "n/a" if value is None else f"{value:.1f}" if name == "steps" else f"{value:.2f}"
             cells.append(f"{shown} ({interval[0]:.2f}-{interval[1]:.2f})" if interval else shown)
-        table.add_row(agent.replace("_", " ").replace("-", " "), str(results.count), *cells)
+        table.add_row(in_words(agent), str(results.count), *cells)
     return table
 
 
