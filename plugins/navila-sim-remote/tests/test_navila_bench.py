@@ -136,6 +136,8 @@ def test_several_simulators_get_the_answers_of_the_navigator(model: Any, server:
         ({"images": ["/9j/"], "query": "Go."}, "Image 1 of 1 of the request cannot be decoded"),
         ({"images": [3], "query": "Go."}, "Image 1 of 1 of the request cannot be decoded"),
         ({"images": ["/9j/"], "query": " "}, "The request's query is ' ', where an instruction belongs."),
+        # Half of an emoji, which JSON can say and no tokenizer reads.
+        (question([jpeg(pictures(1)[0])], query="Go \ud83d"), r"The instruction 'Go \ud83d' is no valid text"),
     ],
 )
 def test_what_cannot_be_answered_is_one_sentence_and_a_closed_connection(

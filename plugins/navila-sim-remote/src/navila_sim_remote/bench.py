@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from navila.errors import DataError, NavilaError, reason
+from navila.errors import DataError, reason
 from navila.images import read_image
 from navila.navigator import Navigator, act_batch
 
@@ -108,11 +108,12 @@ class ModelServer:
         for navigator, question in zip(self._navigators, questions, strict=False):
             try:
                 navigator.reset(question.instruction)
-            except NavilaError as error:
+                for image in question.images[:-1]:
+                    navigator.observe(image)
+            except Exception as error:
+                # Whoever asked is told, and the others are answered.
                 question.answer.set_exception(error)
                 continue
-            for image in question.images[:-1]:
-                navigator.observe(image)
             ready.append((navigator, question))
         try:
             actions = act_batch([navigator for navigator, _ in ready], [question.images[-1] for _, question in ready])

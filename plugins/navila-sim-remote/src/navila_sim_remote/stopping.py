@@ -30,8 +30,8 @@ def listening(host: str, port: int) -> Iterator[None]:
 
 def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], None] | None = None) -> NoReturn:
     """Print `greeting`, do `work` again and again until Ctrl-C or SIGTERM, then `close` and end the process."""
-    before = signal.signal(signal.SIGTERM, _stop)
     try:
+        signal.signal(signal.SIGTERM, _stop)
         click.echo(f"{greeting}; Ctrl-C stops it.")
         idle = threading.Event()
         while True:
@@ -40,10 +40,12 @@ def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], N
             else:
                 work()
     except (KeyboardInterrupt, _Stopped):
+        # Another one would break off the closing.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         click.echo("Closed.")
     finally:
         close()
-        signal.signal(signal.SIGTERM, before)
     # Threads of clients may be at work in C++, and a process whose interpreter ends beneath such a thread can abort.
     sys.stdout.flush()
     sys.stderr.flush()
