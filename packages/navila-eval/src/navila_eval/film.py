@@ -120,7 +120,7 @@ def write_film(
         stream: Any = container.add_stream("libx264", rate=RATE, options={"crf": "23", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"
         for time in _times(len(views)):
-            picture = _frame(record, time, views[time], background, floor)
+            picture = _frame(record, time, views, background, floor)
             if not stream.codec_context.is_open:
                 stream.width, stream.height = picture.size
                 stream.time_base = Fraction(1, RATE)
@@ -138,12 +138,12 @@ def _times(count: int) -> list[int]:
 def _frame(
     record: Mapping[str, Any],
     time: int,
-    view: bytes,
+    views: Sequence[bytes],
     background: Image.Image | None,
     floor: tuple[Image.Image, Mapping[str, Any]] | None,
 ) -> Image.Image:
     """One image of the film: view, map and text."""
-    seen = _scaled(Image.open(io.BytesIO(view)).convert("RGB"))
+    seen = _scaled(Image.open(io.BytesIO(views[time])).convert("RGB"))
     width = seen.width + (background.width if background else 0)
     # Encoders of YUV 4:2:0 take even sizes only.
     frame = Image.new("RGB", (max(width, 480) // 2 * 2, HEIGHT + LINE * LINES), _PAPER)
@@ -152,7 +152,8 @@ def _frame(
         here = background.copy()
         _draw_path(ImageDraw.Draw(here), record, time, here.width / floor[1]["width"], floor[1])
         frame.paste(here, (seen.width, 0))
-    _write(ImageDraw.Draw(frame), record, time, frame.width)
+    # A walk that broke off amid an action ends with what was seen before it.
+    _write(ImageDraw.Draw(frame), record, time, frame.width, last=time == len(views) - 1)
     return frame
 
 
@@ -195,7 +196,7 @@ def _draw_path(
     draw.polygon([(x + dx, y + dy) for dx, dy in (tip, left, right)], fill=_TAKEN, outline=(255, 255, 255))
 
 
-def _write(draw: ImageDraw.ImageDraw, record: Mapping[str, Any], time: int, width: int) -> None:
+def _write(draw: ImageDraw.ImageDraw, record: Mapping[str, Any], time: int, width: int, *, last: bool) -> None:
     """The instruction, what was answered last, and where the walk stands."""
     font = ImageFont.load_default(15)
     columns = max(20, round(width / font.getlength("n")))
@@ -206,7 +207,6 @@ def _write(draw: ImageDraw.ImageDraw, record: Mapping[str, Any], time: int, widt
     answer = said[-1]["text"] if said else ""
     distance = record["distances"][time] if time < len(record["distances"]) else None
     state = f"step {time}" if distance is None else f"step {time}   {distance:.2f} m to the goal"
-    last = time == len(record["positions"]) - 1
     if last:
         missed = ", no success" if record["goals"] else ""
         reached = record["goals"] and record["metrics"]["success"]

@@ -101,6 +101,11 @@ class NavigationBenchmark(Benchmark):
     def run(self, request: Request) -> Results:
         from navila_eval.navigation_report import ReportSection, write_report
 
+        if request.video:
+            from navila_eval.film import film_count
+
+            # Told before a model is loaded.
+            film_count(request.video)
         if request.endpoint is not None:
             raise ConfigError(f"The task {request.task} needs a model here (-m): --api-base answers questions only.")
         if request.processes > 1 and request.model_loader is not None:

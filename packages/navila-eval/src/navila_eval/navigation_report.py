@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from navila_eval.benchmark import in_words
 from navila_eval.breakdowns import FIGURES
 from navila_eval.failures import FAILURES, failure_of
 from navila_eval.pictures import KeptMap, kept_frames, kept_map
-from navila_eval.report_map import agent_colour, define_floor, draw_map, map_point
+from navila_eval.report_map import define_floor, draw_map, map_point, run_colours
 from navila_eval.run_folder import PICTURES, RunFolder
 from navila_eval.walk import Record, measures
 
@@ -30,7 +29,7 @@ MAX_FRAMES = 24
 #: Parts of a run that have a table at most: of hundreds of scenes `results.json` tells.
 MAX_GROUPS = 60
 #: Tables of parts of a run.
-_BREAKDOWNS = {"scene": "By scene", "length": "By length of the shortest path"}
+_BREAKDOWNS = {"language": "By language", "scene": "By scene", "length": "By length of the shortest path"}
 
 _COLUMNS = (
     ("sr", "SR", "success rate: stopped within the success distance", "{:.2f}"),
@@ -57,6 +56,7 @@ class ReportSection:
 @dataclass(frozen=True)
 class _Run:
     agent: str
+    colour: str
     folder: Path
     results: dict[str, Any]
     records: dict[str, Record]
@@ -84,7 +84,7 @@ def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -
 
 def report_body(sections: Sequence[ReportSection]) -> str:
     """What a page shows of walks; it takes `report_style` and `report_script`."""
-    loaded = [(section, [_load(agent, folder) for agent, folder in section.runs.items()]) for section in sections]
+    loaded = [(section, _load(section)) for section in sections]
     frames_each = _frames_that_fit([run for _, runs in loaded for run in runs])
     body = "\n".join(_section(number, section, runs, frames_each) for number, (section, runs) in enumerate(loaded))
     return string.Template(_template("report.html")).substitute(
@@ -104,16 +104,21 @@ def report_script() -> str:
     return _template("report.js")
 
 
-def _load(agent: str, path: Path) -> _Run:
-    folder = RunFolder(path)
-    results = folder.results()
-    if results is None:
-        raise FileNotFoundError(f"{path} has no results.json")
-    return _Run(agent, path, results, folder.records())
+def _load(section: ReportSection) -> list[_Run]:
+    colours = run_colours(list(section.runs))
+    runs = []
+    for agent, path in section.runs.items():
+        folder = RunFolder(path)
+        results = folder.results()
+        if results is None:
+            raise FileNotFoundError(f"{path} has no results.json")
+        runs.append(_Run(agent, colours[agent], path, results, folder.records()))
+    return runs
 
 
 def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_each: int) -> str:
-    ids = sorted(runs[0].records, key=_natural) if runs else []
+    # In the order they are walked in: pictures are kept of the first.
+    ids = list(runs[0].records) if runs else []
     cards = [
         _card(number, index, episode_id, [run for run in runs if episode_id in run.records], frames_each)
         for index, episode_id in enumerate(ids, 1)
@@ -139,11 +144,6 @@ def _floors(groups: Sequence[Sequence[_Run]]) -> list[KeptMap]:
     """Every floor that some episode shows, once."""
     found = [_map(runs, episode_id) for runs in groups if runs for episode_id in runs[0].records]
     return list({kept.key: kept for kept in found if kept is not None}.values())
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorting key that puts `9` before `10`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def _table(runs: Sequence[_Run]) -> str:
@@ -196,7 +196,7 @@ def _row(run: _Run) -> str:
         value, interval = metrics.get(name), run.results["confidence_95"].get(name)
         shown = "n/a" if value is None else pattern.format(value)
         low_high = "" if not interval else "{:.2f}&ndash;{:.2f}".format(*interval)
-        bar = _bar(value, interval, run.agent) if name == "sr" and value is not None else ""
+        bar = _bar(value, interval, run.colour) if name == "sr" and value is not None else ""
         cells.append(f"<td>{shown}<small>{low_high}</small>{bar}</td>")
     counters = run.results["counters"]
     notes = [
@@ -205,17 +205,17 @@ def _row(run: _Run) -> str:
         if counters[key]
     ]
     return (
-        f'<tr><th><i class="dot" style="background:{agent_colour(run.agent)}"></i>{_agent_label(run.agent)}</th>'
+        f'<tr><th><i class="dot" style="background:{run.colour}"></i>{_agent_label(run.agent)}</th>'
         f"<td>{run.results['episodes']}<small>{', '.join(notes)}</small></td>{''.join(cells)}</tr>"
     )
 
 
-def _bar(value: float, interval: Sequence[float] | None, agent: str) -> str:
+def _bar(value: float, interval: Sequence[float] | None, colour: str) -> str:
     """A success rate as a bar from 0 to 1 with its interval as a whisker."""
     low, high = interval or (value, value)
     return (
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none"><rect class="rail" width="100" height="8"/>'
-        f'<rect width="{100 * value:.1f}" height="8" fill="{agent_colour(agent)}"/>'
+        f'<rect width="{100 * value:.1f}" height="8" fill="{colour}"/>'
         f'<rect class="whisker" x="{100 * low:.1f}" y="3" width="{max(0.5, 100 * (high - low)):.1f}" height="2"/></svg>'
     )
 
@@ -230,8 +230,14 @@ def _card(section: int, index: int, episode_id: str, runs: Sequence[_Run], frame
         record = run.records[episode_id]
         frames = _frames(run, record, facts, frames_each)
         walks.append(_walk(run, record, frames))
-    picture = draw_map(kept, {run.agent: run.records[episode_id] for run in runs}) if kept else ""
-    length = "" if not lead["distances"] else f" · shortest path {lead['distances'][0] or 0:.1f} m"
+    picture = ""
+    if kept:
+        walked = {run.agent: run.records[episode_id] for run in runs}
+        picture = draw_map(kept, walked, {run.agent: run.colour for run in runs})
+    length = ""
+    if lead["distances"]:
+        way = lead["distances"][0]
+        length = " · no way to the goal" if way is None else f" · shortest path {way:.1f} m"
     return (
         f'<article class="{verdict}" data-section="{section}">'
         f'<header><span class="badge">{verdict}</span>'
@@ -253,13 +259,16 @@ def _walk(run: _Run, record: Record, frames: Sequence[_Frame]) -> str:
         count = f"{metrics['steps_taken']:.0f} step{'s' if metrics['steps_taken'] != 1 else ''}"
         failure = failure_of(record)
         kind = f', <abbr title="{html.escape(FAILURES[failure.kind])}">{failure.kind}</abbr>' if failure else ""
-        where = f" {metrics['distance_to_goal']:.2f} m from the goal" if record["goals"] else ""
+        where = ""
+        if record["goals"]:
+            left = record["distances"][-1]
+            where = " where no way leads to the goal" if left is None else f" {left:.2f} m from the goal"
         story = f"{deed}{where} after {count}{kind}"
     mark = '<span class="good">✓</span>' if metrics["success"] else '<span class="bad">✗</span>'
     mark = mark if record["goals"] else ""
     strip = f'<div class="strip" tabindex="0">{"".join(map(_figure, frames))}</div>' if frames else ""
     return (
-        f'<div class="walk"><p class="story"><i class="dot" style="background:{agent_colour(run.agent)}"></i>'
+        f'<div class="walk"><p class="story"><i class="dot" style="background:{run.colour}"></i>'
         f"<b>{_agent_label(run.agent)}</b> {mark} {story}</p>"
         f"{told}{strip}</div>"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,21 +12,25 @@ from navila.pages import image_uri
 from navila_eval.pictures import KeptMap
 from navila_eval.walk import Record
 
+#: Colours of agents wherever they are shown, and of runs that are called otherwise, such as by their models.
 _COLOURS = {
     "model": "#2f7bf0",
     "wrong-instruction": "#f0883e",
     "random": "#8b93a1",
     "expert": "#2ea56a",
 }
+_FURTHER = ("#a560e8", "#2f7bf0", "#f0883e", "#14a3a8", "#d6457f", "#a08b1c", "#8b93a1", "#7a4b2a")
 
 
 #: Length of a map's longer side in units of its drawing.
 SIDE = 100
 
 
-def agent_colour(agent: str) -> str:
-    """Colour of an agent in tables and on maps."""
-    return _COLOURS.get(agent.replace("_", "-"), "#a560e8")
+def run_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colours of runs in tables and on maps, each its own while there are as many."""
+    known = {name: colour for name in names if (colour := _COLOURS.get(name.replace("_", "-")))}
+    further = itertools.cycle([colour for colour in _FURTHER if colour not in known.values()])
+    return {name: known.get(name) or next(further) for name in names}
 
 
 def map_point(facts: Mapping[str, Any], position: Sequence[float]) -> tuple[float, float]:
@@ -52,16 +57,23 @@ def define_floor(kept: KeptMap) -> str:
     )
 
 
-def draw_map(kept: KeptMap, walks: Mapping[str, Record]) -> str:
-    """An SVG figure: the floor, the goal with its success radius, the start, the expert's path and those taken."""
+def draw_map(kept: KeptMap, walks: Mapping[str, Record], colours: Mapping[str, str] | None = None) -> str:
+    """An SVG figure: the floor, the goal with its success radius, the start, the expert's path and those taken.
+
+    Args:
+        kept: the floor.
+        walks: by the names of their runs, at least one.
+        colours: of the runs; those of `run_colours` by default.
+    """
     facts = kept.facts
+    colours = colours or run_colours(list(walks))
     lead = next(iter(walks.values()))
     goals = [map_point(facts, goal) for goal in lead["goals"]]
     radius = lead["success_distance"] / facts["resolution"] * _scale(facts)
     star = _star(*(sum(axis) / len(goals) for axis in zip(*goals, strict=True)), size=3.2) if goals else ""
     # The expert's walk is its path once more, where there is one on record.
     shown = {agent: walk for agent, walk in walks.items() if agent != "expert" or not lead["gt_locations"]}
-    taken = [_taken(agent, facts, walk["positions"]) for agent, walk in shown.items()]
+    taken = [_taken(agent, colours[agent], facts, walk["positions"]) for agent, walk in shown.items()]
     width, height = _size(facts)
     whole = f"0 0 {width:.1f} {height:.1f}"
     points = [*goals, *(map_point(facts, p) for walk in walks.values() for p in walk["positions"])]
@@ -70,7 +82,7 @@ def draw_map(kept: KeptMap, walks: Mapping[str, Record]) -> str:
         "<title>map from above</title>"
         f'<use href="#{kept.key}"/>'
         f'<g class="reach">{"".join(_circle("", goal, radius) for goal in goals)}</g>'
-        f"{_polyline('reference', agent_colour('expert'), facts, lead['gt_locations'])}"
+        f"{_polyline('reference', _COLOURS['expert'], facts, lead['gt_locations'])}"
         f"{''.join(reversed(taken))}"
         f"{_circle('start', map_point(facts, lead['positions'][0]), 1.6) if lead['positions'] else ''}"
         f"{star}"
@@ -102,10 +114,9 @@ def _landmark(facts: Mapping[str, Any], mark: Mapping[str, Any]) -> str:
     return _circle("landmark", map_point(facts, mark["position"]), 3, title=mark["name"])
 
 
-def _taken(agent: str, facts: Mapping[str, Any], positions: Sequence[Sequence[float]]) -> str:
+def _taken(agent: str, colour: str, facts: Mapping[str, Any], positions: Sequence[Sequence[float]]) -> str:
     if not positions:
         return ""
-    colour = agent_colour(agent)
     end = _circle("end", map_point(facts, positions[-1]), 1.4, fill=colour)
     return f"<g><title>{html.escape(agent)}</title>{_polyline('taken', colour, facts, positions)}{end}</g>"
 
