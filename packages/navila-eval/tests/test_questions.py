@@ -100,7 +100,7 @@ def test_a_task_that_fails_costs_the_others_nothing(
     done = navila_eval(*flags, "--max-steps", 2, "--output-dir", tmp_path / "out")
     assert done.returncode == 1
     assert "my-colours: failed:" in done.stdout
-    assert "line 1, is no sample" in done.stdout
+    assert "line 1, is not JSON" in done.stdout
     assert (tmp_path / "out" / "checkpoint" / "houses" / "results.json").is_file()
 
 

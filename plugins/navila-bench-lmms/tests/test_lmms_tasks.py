@@ -66,6 +66,7 @@ TASKS = {
     "vqav2_test": {"test": [{"colour": "red", "answer": None}]},
     "gqa": {"test": [{}]},
     "mmvet": {"test": [{"colour": "red", "answer": "no"}]},
+    "docvqa_val": {"test": [{"colour": None, "answer": "no"}]},
 }
 GROUPS = {"scienceqa_full": ["pope", "mme"]}
 
@@ -75,6 +76,8 @@ class Instance:
     args: tuple
 
 def visuals(doc):
+    if doc["colour"] is None:
+        raise SystemExit("video path:x.mp4 does not exist, please check")
     return [Image.new("RGB", (4, 4), doc["colour"])]
 
 def simple_evaluate(model, tasks, batch_size, limit, bootstrap_iters, log_samples, cli_args):
@@ -251,6 +254,8 @@ def test_what_navila_cannot_do_or_lmms_eval_lacks_is_one_sentence(tmp_path: Path
         run(tmp_path / "gqa", Said([]), "gqa")
     with pytest.raises(NavilaError, match=r"cannot run its task mmmu_val \(ConnectionError: no network\)"):
         run(tmp_path / "mmmu", Said([]), "mmmu_val")
+    with pytest.raises(DataError, match=r"cannot show its document 0 \(video path:x.mp4 does not exist"):
+        run(tmp_path / "docvqa", Said([]), "docvqa_val")
     with pytest.raises(DataError, match="shows a dict"):
         parts_of([{"array": [0.0], "sampling_rate": 16000}], "What is said?")
 

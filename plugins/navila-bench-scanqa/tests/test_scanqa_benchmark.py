@@ -133,9 +133,9 @@ def test_a_profile_gives_its_scorers_figures_and_a_run_is_scored_again_by_anothe
     ("text", "match"),
     [
         ("{", "is not JSON"),
-        ("{}", "no list of questions"),
-        (json.dumps([{**ROWS[0], "answers": []}]), "question 1, is malformed"),
-        (json.dumps([ROWS[0], {"scene_id": "x"}]), "question 2, is malformed"),
+        ("{}", "is no list"),
+        (json.dumps([{**ROWS[0], "answers": []}]), "entry 1, is malformed"),
+        (json.dumps([ROWS[0], {"scene_id": "x"}]), "entry 2, is malformed .*it has no .answers"),
         (json.dumps([ROWS[0], ROWS[0]]), "'val-scene0000-0' twice"),
         ("[]", "no samples"),
     ],

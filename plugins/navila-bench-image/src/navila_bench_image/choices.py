@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
+from navila_eval.rows import checked
 from navila_eval.scoring.choices import ai2d_match, first_character, letters, realworldqa_match, scienceqa_match
 
 from navila_bench_image.task import ImageTask, Row, check_profile, from_hub, parquet_rows, with_options
@@ -161,9 +162,8 @@ class ScienceQA(ImageTask):
         if not isinstance(problems, dict) or not isinstance(splits, dict) or not isinstance(splits.get(split), list):
             raise DataError(f"{data_root / 'scienceqa'} holds no problems of the split {split}: {self.download}.")
         for pid in splits[split]:
-            where, item = self.checked(
-                f"{data_root / 'scienceqa/problems.json'}, problem {pid}", problems.get(str(pid))
-            )
+            where = f"{data_root / 'scienceqa/problems.json'}, problem {pid}"
+            where, item = checked(where, problems.get(str(pid)), self.download)
             yield Row(where=where, values={**item, "pid": str(pid)}, images=images)
 
     def question(self, row: Row) -> Question:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
+from navila_eval.rows import checked, read_lines
 from navila_eval.scoring.vqa import Profile, exact_match, normalise, soft_accuracy, textvqa_question
 
 from navila_bench_image.task import SHORT_ANSWER, ImageTask, Row, check_profile
@@ -134,7 +135,8 @@ class TextVQAWithTokens(TextVQA):
             for _, item in self.read_list(data_root, f"textvqa/TextVQA_0.5.1_{split}.json", "data")
         }
         images = find(data_root, "textvqa/train_images", self.download)
-        for number, (where, item) in enumerate(self.read_lines(data_root, self.prompts, self.download_prompts), 1):
+        prompts = find(data_root, self.prompts, self.download_prompts)
+        for number, (where, item) in enumerate(read_lines(prompts, self.download_prompts), 1):
             try:
                 found = answers[item["question_id"], textvqa_question(item["text"])]
             except (KeyError, TypeError, ValueError, AttributeError):
@@ -204,7 +206,7 @@ class GQA(ImageTask):
             raise DataError(f"{data_root / path} does not hold questions by their ids: {self.download}.")
         file = data_root / path
         for key, item in rows.items():
-            where, values = self.checked(f"{file}, question {key}", item)
+            where, values = checked(f"{file}, question {key}", item, self.download)
             yield Row(where=where, values={**values, "id": key}, images=images)
 
     def question(self, row: Row) -> Question:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from navila.errors import ConfigError, DataError
 from navila_eval.jsonl import dumps
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.rows import checked, read_json, reading
 from navila_eval.scoring.text import mean
 
 if TYPE_CHECKING:
@@ -101,11 +101,8 @@ class ImageTask(QuestionBenchmark):
         return [self._asked(row) for row in self.load(split, data_root)]
 
     def _asked(self, row: Row) -> Question:
-        try:
+        with reading(row.where, self.download):
             return self.question(row)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            what = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise DataError(f"{row.where}, is malformed ({what}): {self.download}.") from None
 
     def score_sample(self, record: Record) -> Mapping[str, float]:
         # An empty reply may be right by a published rule; where there is no reply at all, nothing is.
@@ -153,11 +150,7 @@ class ImageTask(QuestionBenchmark):
         Raises:
             DataError: it is missing or no JSON.
         """
-        file = find(data_root, path, self.download)
-        try:
-            return json.loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise DataError(f"{file} is not JSON ({error}): {self.download}.") from None
+        return read_json(find(data_root, path, self.download), self.download)
 
     def read_list(self, data_root: Path, path: str, key: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         """(where, object) of a JSON file that is a list of objects, or has one under `key`.
@@ -170,32 +163,7 @@ class ImageTask(QuestionBenchmark):
         if not isinstance(items, list):
             what = "is no list" if key is None else f"has no list {key!r}"
             raise DataError(f"{file} {what}: {self.download}.")
-        return [self.checked(f"{file}, item {number}", item) for number, item in enumerate(items, 1)]
-
-    def read_lines(self, data_root: Path, path: str, download: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """(where, object) of a file with one JSON object a line.
-
-        Raises:
-            DataError: it is missing, or a line is no such object.
-        """
-        file = find(data_root, path, download or self.download)
-        for number, line in enumerate(file.read_bytes().splitlines(), 1):
-            where = f"{file}, line {number}"
-            try:
-                if line.strip():
-                    yield self.checked(where, json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{where}, is not JSON ({error}): {download or self.download}.") from None
-
-    def checked(self, where: str, item: Any) -> tuple[str, dict[str, Any]]:
-        """An item of a file with its place there.
-
-        Raises:
-            DataError: it is no object.
-        """
-        if not isinstance(item, dict):
-            raise DataError(f"{where}, is no object: {self.download}.")
-        return where, item
+        return [checked(f"{file}, item {number}", item, self.download) for number, item in enumerate(items, 1)]
 
 
 def from_hub(repository: str, folder: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.rows import read_lines
 from navila_eval.scoring.text import mean
 from navila_eval.scoring.yes_no import COGNITION, PERCEPTION, MmeAnswer, mme_scores, parse_mme, parse_pope, pope_scores
 from navila_eval.statistics import bootstrap_statistics
@@ -48,7 +49,9 @@ class POPE(ImageTask):
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
         images = find(data_root, "coco/val2014", "download val2014.zip from https://cocodataset.org/#download")
         for category in self.categories:
-            for where, item in self.read_lines(data_root, f"pope/coco_pope_{category}.json"):
+            # Lines of JSON, whatever their name says.
+            path = find(data_root, f"pope/coco_pope_{category}.json", self.download)
+            for where, item in read_lines(path, self.download):
                 yield Row(where=where, values={**item, "category": category}, images=images)
 
     def question(self, row: Row) -> Question:

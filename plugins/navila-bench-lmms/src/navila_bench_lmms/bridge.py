@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
-from navila.errors import ConfigError, NavilaError, reason
+from navila.errors import ConfigError, DataError, NavilaError, reason
 from navila.plugins import default_host
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
 
@@ -220,7 +220,13 @@ def _model(answer: Callable[[Sequence[Asked]], list[str]]) -> Any:
 
 
 def _visuals(documents: Any, doc_id: int, doc_to_visual: Callable[[Any], Any]) -> Any:
-    return doc_to_visual(documents[doc_id])
+    try:
+        return doc_to_visual(documents[doc_id])
+    except (Exception, SystemExit) as error:  # many tasks exit where a video is missing
+        raise DataError(
+            f"lmms-eval cannot show its document {doc_id} ({reason(error)}): fetch its data as lmms-eval's "
+            "documentation of the task says."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from navila.errors import DataError
 from navila_eval.jsonl import dumps
 from navila_eval.parquet import parquet_files, read_parquet
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.rows import read_json
 from navila_eval.scoring.choices import letters, strict_choice
 from navila_eval.scoring.mathvista import GROUPS, extract, extraction_prompt, is_correct, normalise, scores
 from PIL import Image
@@ -141,10 +141,7 @@ def _json_rows(folder: Path, split: str) -> list[tuple[str, Any]]:
     path = find(
         folder.parent, f"mathvista/data/{split}.json", f"{GET} (data/{split}-*.parquet), or that file of GitHub"
     )
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): {GET}.") from None
+    rows = read_json(path, GET)
     if not isinstance(rows, dict):
         raise DataError(f"{path} holds no problems by their pid: {GET}.")
     return [

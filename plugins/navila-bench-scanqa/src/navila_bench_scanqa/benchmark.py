@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from navila.errors import ConfigError, DataError
+from navila.errors import ConfigError
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.captions import bleu_of
 from navila_eval.scoring.meteor import find_meteor
 from navila_eval.scoring.scanqa import Profile, score
@@ -45,13 +45,7 @@ class ScanQA(QuestionBenchmark):
     def questions(self, split: str, data_root: Path) -> list[Question]:
         path = find(data_root, f"scanqa/ScanQA_v1.0_{split}.json", GET_QUESTIONS)
         videos = find(data_root, "scanqa/videos", GET_VIDEOS)
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON ({error}): {GET_QUESTIONS}.") from None
-        if not isinstance(rows, list):
-            raise DataError(f"{path} is no list of questions: {GET_QUESTIONS}.")
-        return [_question(row, f"{path}, question {number}", videos) for number, row in enumerate(rows, 1)]
+        return [_question(row, where, videos) for where, row in read_rows(path, GET_QUESTIONS)]
 
     def score(self, records: Sequence[Record]) -> Scores:
         predictions = [record["answer"] for record in records]
@@ -72,18 +66,19 @@ def _bleus(sums: list[float]) -> dict[str, float]:
     return {f"bleu_{order}": 100 * value for order, value in enumerate(bleu_of([sums]), start=1)}
 
 
-def _question(row: Any, where: str, videos: Path) -> Question:
+def _question(row: Mapping[str, Any], where: str, videos: Path) -> Question:
     """A question of the official file, asked as NaVILA was trained: the frames, then the question as it stands."""
-    try:
-        scene, answers = row["scene_id"], row["answers"]
+    with reading(where, GET_QUESTIONS):
+        scene, answers = text(row, "scene_id"), row["answers"]
         if not answers or not all(isinstance(answer, str) for answer in answers):
             raise ValueError("answers must be texts, one at least")
         video = videos / scene if (videos / scene).is_dir() else videos / f"{scene}.mp4"
         return Question(
-            id=row["question_id"], prompt=[video, row["question"]], reference=answers, facts={"scene_id": scene}
+            id=text(row, "question_id"),
+            prompt=[video, text(row, "question")],
+            reference=answers,
+            facts={"scene_id": scene},
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}, is malformed ({error!r}): {GET_QUESTIONS}.") from None
 
 
 class _Tiny(ScanQA):

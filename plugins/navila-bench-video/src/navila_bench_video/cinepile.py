@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from navila_eval.questions import Question, find
+from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.choices import CINEPILE_CATEGORIES
 
 from navila_bench_video.benchmark import ChoiceBenchmark, lettered
 from navila_bench_video.categories import CINEPILE
-from navila_bench_video.files import find_rows, find_video, letter_of, read_rows, reading, text
+from navila_bench_video.files import find_rows, find_video, letter_of
 
 GET = "download the Parquet files of the split test from https://huggingface.co/datasets/tomg-group-umd/cinepile"
 GET_VIDEOS = "download the clips that its questions link to from YouTube, as ID.mp4"

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
+from navila_eval.rows import read_json, read_rows, reading, text
 from navila_eval.scoring.choices import ChoiceProfile, egoschema_index
 
 from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark, lettered, option_lines
-from navila_bench_video.files import find_video, letter_of, read_json, read_rows, reading, text
+from navila_bench_video.files import find_video, letter_of
 
 GET = "get questions.json and subset_answers.json from https://github.com/egoschema/EgoSchema"
 GET_VIDEOS = "get the videos as https://github.com/egoschema/EgoSchema describes"

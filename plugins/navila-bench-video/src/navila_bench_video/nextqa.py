@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from navila.errors import ConfigError, DataError, MissingDependencyError
 from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.rows import read_json, read_rows, reading, text
 from navila_eval.scoring.wordnet import HOW_TO_GET, WordNet, find_wordnet
 from navila_eval.scoring.wups import content, nextqa_score, nltk_stemmer, nltk_tagger
 
 from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark, VideoBenchmark, lettered, option_lines
 from navila_bench_video.categories import NEXTQA
-from navila_bench_video.files import find_video, letter_of, read_json, read_rows, reading, text
+from navila_bench_video.files import find_video, letter_of
 
 GET_OPEN = "download dataset/nextqa of https://github.com/doc-doc/NExT-OE"
 GET_CHOICE = "download dataset/nextqa of https://github.com/doc-doc/NExT-QA"

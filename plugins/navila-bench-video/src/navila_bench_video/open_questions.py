@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
+from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.judges import JudgePrompt, answer_prompt
 from navila_eval.scoring.vqa import exact_match
 
 from navila_bench_video.categories import ACTIVITYNET, QUESTION_WORDS
-from navila_bench_video.files import find_video, read_rows, reading, text, without_marks
+from navila_bench_video.files import find_video, without_marks
 from navila_bench_video.judged import JudgedBenchmark
 
 _HUB = "https://github.com/mbzuai-oryx/Video-ChatGPT/blob/main/quantitative_evaluation/README.md"

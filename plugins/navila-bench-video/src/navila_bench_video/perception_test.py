@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
+from navila_eval.rows import read_json, reading, text
 from navila_eval.scoring.choices import first_character, letter_of_word
 
 from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark, lettered, option_lines
 from navila_bench_video.categories import PERCEPTION_AREAS, PERCEPTION_REASONING
-from navila_bench_video.files import find_video, letter_of, read_json, reading, text, without_marks
+from navila_bench_video.files import find_video, letter_of, without_marks
 
 GET = "download the annotations of multiple-choice video QA from https://github.com/google-deepmind/perception_test"
 GET_VIDEOS = "download the videos from https://github.com/google-deepmind/perception_test"

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from navila_eval.judging import AskJudge
 from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.judges import aspect_prompt, consistency_prompt
 
 from navila_bench_video.categories import VIDEO_CHATGPT
-from navila_bench_video.files import find_video, read_rows, reading, text, without_marks
+from navila_bench_video.files import find_video, without_marks
 from navila_bench_video.judged import JudgedBenchmark
 
 GET = (

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 from navila.errors import ConfigError, NavilaError
 from navila_eval.questions import Question, Record, find
+from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.choices import videomme_choice
 
 from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark
 from navila_bench_video.categories import VIDEOMME
-from navila_bench_video.files import find_rows, find_video, read_rows, reading, text
+from navila_bench_video.files import find_rows, find_video
 
 GET = "download videomme/test-00000-of-00001.parquet from https://huggingface.co/datasets/lmms-lab/Video-MME"
 GET_VIDEOS = "unpack the videos_chunked_*.zip of https://huggingface.co/datasets/lmms-lab/Video-MME"
