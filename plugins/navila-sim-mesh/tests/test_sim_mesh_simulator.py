@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from navila.errors import ConfigError
@@ -60,3 +62,9 @@ def test_strips_say_where_in_the_image_a_landmark_is(simulator: MeshSimulator):
             if mark.visible_fraction > 0.03 and abs(mark.bearing) < 30:
                 centre = sum((i + 0.5) * share for i, share in enumerate(mark.strips)) / sum(mark.strips)
                 assert (centre < 3) == (mark.bearing > 0) or abs(centre - 3) < 1.5
+
+
+@pytest.mark.parametrize("option", [{"up": "w"}, {"scenes_kept": "many"}, {"scenes_kept": 0}])
+def test_options_that_mean_nothing_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"option {next(iter(option))} of the simulator mesh"):
+        MeshSimulator(**option)

@@ -59,9 +59,13 @@ class MeshSimulator(ProceduralSimulator):
     ) -> None:
         self.embodiment = embodiment if embodiment is not None else Embodiment()
         _check(self.embodiment)
+        if up not in ("auto", "y", "z"):
+            raise ConfigError(f"The option up of the simulator mesh is {up!r}: give auto, y or z.")
+        if type(scenes_kept) is not int or scenes_kept < 1:
+            raise ConfigError(f"The option scenes_kept of the simulator mesh is {scenes_kept!r}: give 1 or more.")
         self.scene_root = Path(scene_root) if scene_root is not None else Path()
         self._up: Literal["auto", "y", "z"] = up
-        self._scenes_kept = max(1, scenes_kept)
+        self._scenes_kept = scenes_kept
         self._worlds: OrderedDict[str, World] = OrderedDict()
         self._camera = Camera.of(self.embodiment)
         self._scene: World | None = None
