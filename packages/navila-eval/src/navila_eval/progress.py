@@ -35,9 +35,9 @@ class EpisodeProgress:
     def start(self, records: Sequence[Record], *, cut: bool, path: Path) -> None:
         """Count what an earlier run finished."""
         if cut:
-            self._console.print(f"The last line of {path} was cut short; its episode is walked again.")
+            self._console.print(f"The last line of {path} was cut short; its episode is walked again.", soft_wrap=True)
         if records:
-            self._console.print(f"{len(records)} finished episodes in {path} are kept.")
+            self._console.print(f"{len(records)} finished episodes in {path} are kept.", soft_wrap=True)
         for record in records:
             self.advance(record)
 
@@ -46,7 +46,9 @@ class EpisodeProgress:
             self._scored += 1
             self._successes += record["metrics"]["success"]
         if record["outcome"] == "failed":
-            self._console.print(f"Episode {record['episode_id']} failed: {record['error']}", markup=False)
+            self._console.print(
+                f"Episode {record['episode_id']} failed: {record['error']}", markup=False, soft_wrap=True
+            )
         note = f"SR {self._successes / self._scored:.2f}" if self._scored else ""
         self._progress.update(self._task, advance=1, note=note)
 
@@ -81,16 +83,16 @@ class SampleProgress:
     def start(self, done: int, *, cut: bool, path: Path) -> None:
         """Count what an earlier run finished."""
         if cut:
-            self._console.print(f"The last line of {path} was cut short; its sample is asked again.")
+            self._console.print(f"The last line of {path} was cut short; its sample is asked again.", soft_wrap=True)
         if done:
-            self._console.print(f"{done} answers in {path} are kept.")
+            self._console.print(f"{done} answers in {path} are kept.", soft_wrap=True)
         self._progress.update(self._task, advance=done)
 
     def advance(self, sample: str, error: str = "") -> None:
         """Count a sample that is done, or that failed."""
         if error:
             self._failed += 1
-            self._console.print(f"Sample {sample} failed: {error}", markup=False)
+            self._console.print(f"Sample {sample} failed: {error}", markup=False, soft_wrap=True)
         self._progress.update(self._task, advance=1, note=f"{self._failed} failed" if self._failed else "")
 
     def step(self) -> None:
