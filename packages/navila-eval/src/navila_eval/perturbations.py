@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -35,6 +36,9 @@ class Perturbation:
     """Metres that the camera is higher."""
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not math.isfinite(value):
+                raise ConfigError(f"The perturbation {name} is {value}: give a finite number.")
         for name in ("latency", "blur", "noise"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"The perturbation {name} is {getattr(self, name):g}: give 0 or more.")
@@ -57,7 +61,8 @@ class Perturbation:
             try:
                 values[name] = kinds[name](value)
             except ValueError:
-                raise ConfigError(f"The perturbation {name} is {value!r}: give a number, e.g. {name}=2.") from None
+                number = "whole number" if kinds[name] is int else "number"
+                raise ConfigError(f"The perturbation {name} is {value!r}: give a {number}, e.g. {name}=2.") from None
         return cls(**values)
 
     def facts(self) -> dict[str, float]:
