@@ -181,7 +181,7 @@ def navila_benchmarks() -> Iterable[BenchmarkSpec]:
         url="https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models",
     )
     for name, target, splits in (
-        ("refcoco", "RefCOCO", ("val", "testA", "testB")),
+        ("refcoco", "RefCOCO", ("val", "testA", "testB", "test")),
         ("refcoco+", "RefCOCOPlus", ("val", "testA", "testB")),
         ("refcocog", "RefCOCOg", ("val", "test")),
     ):
