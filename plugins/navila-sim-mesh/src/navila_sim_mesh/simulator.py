@@ -30,6 +30,10 @@ from navila_sim_mesh.house_episodes import make_episodes, retarget
 from navila_sim_mesh.renderer import Camera
 from navila_sim_mesh.world import HouseWorld, World, house_seed
 
+#: Scenes that stay loaded when nothing says otherwise: a scan may take a gigabyte, in every environment's process, and
+#: its episodes come one after the other.
+HOUSES_KEPT, SCANS_KEPT = 8, 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentState:
@@ -46,7 +50,7 @@ class MeshSimulator(ProceduralSimulator):
 
     `scene_id` is `houses/<seed>` for a procedural house, else the path of a GLB, PLY or OBJ file below `scene_root`;
     a `.navmesh` beside it tells where one can walk, else that is found from the mesh. `up` is the vertical axis of such
-    files; "auto" finds it. The last `scenes_kept` scenes stay loaded.
+    files; "auto" finds it. The last `scenes_kept` scenes stay loaded, by default 8 houses or 2 scans.
     """
 
     def __init__(
@@ -55,13 +59,13 @@ class MeshSimulator(ProceduralSimulator):
         scene_root: str | Path | None = None,
         *,
         up: Literal["auto", "y", "z"] = "auto",
-        scenes_kept: int = 8,
+        scenes_kept: int | None = None,
     ) -> None:
         self.embodiment = embodiment if embodiment is not None else Embodiment()
         _check(self.embodiment)
         if up not in ("auto", "y", "z"):
             raise ConfigError(f"The option up of the simulator mesh is {up!r}: give auto, y or z.")
-        if type(scenes_kept) is not int or scenes_kept < 1:
+        if scenes_kept is not None and (type(scenes_kept) is not int or scenes_kept < 1):
             raise ConfigError(f"The option scenes_kept of the simulator mesh is {scenes_kept!r}: give 1 or more.")
         self.scene_root = Path(scene_root) if scene_root is not None else Path()
         self._up: Literal["auto", "y", "z"] = up
@@ -254,7 +258,8 @@ class MeshSimulator(ProceduralSimulator):
         else:
             world = HouseWorld(scene_id, seed, self.embodiment.agent_radius)
         self._worlds[scene_id] = world
-        while len(self._worlds) > self._scenes_kept:
+        kept = self._scenes_kept or (SCANS_KEPT if seed is None else HOUSES_KEPT)
+        while len(self._worlds) > kept:
             self._worlds.popitem(last=False)
         return world
 
