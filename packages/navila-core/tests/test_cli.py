@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_sentence(plugin: str) -> None:
     assert done.returncode == 2
     assert (
         done.stderr
-        == "Error: A file cannot be written (No space left on device): give another place, or free this one.\n"
+        == "Error: A file cannot be written (No space left on device): give another place, or make room there.\n"
     )
 
 

@@ -123,11 +123,11 @@ def charts(statistics: Statistics) -> str:
     told += [
         _chart(title, histogram(counts, unit=unit))
         for title, counts, unit in (
-            ("Answers a sample", statistics.turns, "answers"),
-            ("Media a sample", statistics.media, "media"),
+            ("Answers per sample", statistics.turns, "answers"),
+            ("Media per sample", statistics.media, "media"),
             ("Length of instructions and first questions", statistics.words, "words"),
             ("Frames of an episode or video", statistics.frames, "frames"),
-            ("Tokens a sample, images expanded", statistics.tokens, "tokens"),
+            ("Tokens per sample, images expanded", statistics.tokens, "tokens"),
         )
         if counts
     ]

@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from navila.discovery import NO_PLUGINS, PLUGINS_VARIABLE
 from navila.errors import EXIT_USAGE, NavilaError, missing_extra
 
-#: What a disk refuses: permission, a read-only or full disk, a file where a folder is wanted or the other way round.
-_OF_THE_DISK = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EISDIR,
-)
+_FULL = ", or make room there"
+_CLOSED = ", or make this one writable"
+#: What a disk refuses (permission, a full disk, a file where a folder is wanted or the other way round), and what helps
+#: besides another place.
+_OF_THE_DISK = {
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: _CLOSED,
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.ENAMETOOLONG: "",
+    errno.ENOTDIR: "",
+    errno.EISDIR: "",
+}
 #: Exit code after Ctrl-C, as shells report it.
 EXIT_INTERRUPTED = 130
 
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _OF_THE_DISK:
             raise
         where = f"{error.filename} cannot be used" if error.filename else "A file cannot be written"
-        print(f"Error: {where} ({error.strerror}): give another place, or free this one.", file=sys.stderr)
+        print(f"Error: {where} ({error.strerror}): give another place{_OF_THE_DISK[error.errno]}.", file=sys.stderr)
         return EXIT_USAGE
     finally:
         if before is None:

@@ -89,11 +89,11 @@ def _tables(counted: Statistics) -> list[tuple[str, tuple[tuple[str, ...], list[
         rows = [(answer, f"{n}", f"{100 * n / total:.1f} %") for answer, n in counted.balance().items()]
         told.append(("Answers of navigation steps", (("ANSWER", "STEPS", "SHARE"), rows)))
     counts = (
-        ("answers a sample", counted.turns),
-        ("media a sample", counted.media),
+        ("answers per sample", counted.turns),
+        ("media per sample", counted.media),
         ("words of an instruction or first question", counted.words),
         ("frames of an episode or video", counted.frames),
-        ("tokens a sample, images expanded", counted.tokens),
+        ("tokens per sample, images expanded", counted.tokens),
     )
     rows = [(name, f"{min(c)}", f"{median(c)}", f"{max(c)}", f"{sum(c.values())}") for name, c in counts if c]
     told.append(("Distributions", (("OF", "LEAST", "MEDIAN", "MOST", "COUNTED"), rows)))
