@@ -1,7 +1,9 @@
 """Fixtures every member's tests share."""
 
+import gc
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,8 +15,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing here is compiled, but bitsandbytes would import the compiler, for seconds in each of hundreds of processes.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
+# Where bytecode is not kept, as in many containers, each of those processes would compile what it imports, for seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Test runs in the background, and pytest-xdist's workers, ignore Ctrl-C, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the test modules import out of all later collections of garbage, each of which would look at it."""
+    gc.collect()
+    gc.freeze()
+
 
 SHARED = Path(__file__).parent / ".." / "shared"
 

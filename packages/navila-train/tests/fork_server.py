@@ -3,14 +3,30 @@
 Reads orders as JSON lines on stdin and answers each with a line: `start` with a process id, `wait` with an exit code.
 """
 
+import gc
+import importlib
 import json
 import os
 import sys
 
-import accelerate  # noqa: F401
-import navila_train.run  # noqa: F401
 from navila.cli import main
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+#: What trainings import while they run.
+IMPORTED = (
+    "accelerate",
+    "navila.model.save",
+    "navila_dataset_vln.dataset",
+    "navila_encoder_siglip.encoder",
+    "navila_llm_llama.llm",
+    "navila_projector_mlp.projector",
+    "navila_train.run",
+    "simplejpeg",
+    "transformers.models.llama.modeling_llama",
+)
+
+for name in IMPORTED:
+    importlib.import_module(name)
 try:
     import deepspeed
 
@@ -18,6 +34,11 @@ try:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 except ImportError:
     pass
+# transformers makes its table of old names of weights on first use, for a second.
+get_checkpoint_conversion_mapping("llama")
+# Otherwise every process, when it collects garbage, copies the memory of all this.
+gc.collect()
+gc.freeze()
 
 
 def start(order: dict) -> int:
@@ -30,7 +51,11 @@ def start(order: dict) -> int:
         handle = os.open(path, os.O_RDONLY if stream == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, stream)
         os.close(handle)
-    sys.exit(main(order["arguments"]))
+    code = main(order["arguments"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter would take down what was imported, which takes longer than many a training.
+    os._exit(code)
 
 
 for line in sys.stdin:
@@ -38,5 +63,4 @@ for line in sys.stdin:
     waited = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]) if "wait" in request else None
     print(start(request) if waited is None else waited, flush=True)
 
-# The interpreter would take seconds to take down what was imported.
 os._exit(0)
