@@ -11,6 +11,7 @@ import io
 import json
 import math
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,10 +192,18 @@ class _Reader:
         data = self._uri(facts["uri"]) if "uri" in facts else self._view(facts["bufferView"])
         if bytes(data[:12]) == b"\xabKTX 20\xbb\r\n\x1a\n":
             raise self._compressed("KHR_texture_basisu")
+        name = facts.get("name") or facts.get("uri", "")[:40] or number
         try:
-            return Image.open(io.BytesIO(data))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            name = facts.get("name") or facts.get("uri", "")[:40] or number
+            with warnings.catch_warnings():
+                # Photogrammetry makes pictures that Pillow holds for attacks.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError as error:
+            raise SceneError(
+                f"A texture of the scene {self.path} is too large to decode (image {name});"
+                " `npx @gltf-transform/cli resize --width 8192 --height 8192 IN.glb OUT.glb` shrinks it."
+            ) from error
+        except (OSError, SyntaxError) as error:
             raise SceneError(
                 f"A texture of the scene {self.path} cannot be decoded (image {name}); export the scene again."
             ) from error
