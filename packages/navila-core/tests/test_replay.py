@@ -103,6 +103,40 @@ def test_a_recording_gives_each_frame_once_and_folders_give_all(walk: Path, tmp_
     assert [when for when, _ in Recording(tmp_path, 4)] == [0, 0.25, 0.5]
 
 
+def test_what_breaks_off_is_used_as_far_as_it_goes_and_told(
+    goldens: Path, walk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with av.open(str(walk)) as whole, av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as to:
+        stream = to.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            packet.stream = stream
+            to.mux([packet] if packet.dts is not None else [])
+    cut = tmp_path / "cut.mp4"
+    content = (tmp_path / "fast.mp4").read_bytes()
+    cut.write_bytes(content[: content.index(b"mdat") + (len(content) - content.index(b"mdat")) * 4 // 5])
+    with pytest.raises(DataError, match=r"breaks off: its last \d+ frames are missing"):
+        list(Recording(cut, 2))
+    arguments = ["-m", str(goldens / "H_full_model" / "llama_siglip" / "ckpt"), "-i", INSTRUCTION, "--device", "cpu"]
+    arguments += ["--decoding", "grammar", "--output", str(tmp_path / "film.mp4"), "--num-frames", "1"]
+    # Of a walk, what is there is shown; before a camera, whoever waits for decisions has to know that none will come.
+    for source, code, told in ((["--video", str(cut)], 0, "Warning: "), (["--camera", str(cut)], 2, "Error: ")):
+        (tmp_path / "film.mp4").unlink(missing_ok=True)
+        assert main(["navigate", *arguments, *source]) == code
+        err = capsys.readouterr().err
+        assert told in err
+        assert "broke" in err or "breaks off" in err
+        assert (tmp_path / "film.mp4").exists()
+
+
+def test_a_film_keeps_the_shape_of_frames_that_differ(tmp_path: Path) -> None:
+    with Film(tmp_path / "film.mp4", tmp_path / "film.jsonl", instruction=INSTRUCTION, rate=1) as film:
+        for size in ((60, 60), (60, 20)):
+            film.add(Step(number=0, time=0, image=Image.new("RGB", size, "white"), action=parse(STOP), seconds=0))
+    last = np.asarray(read_frames(tmp_path / "film.mp4", [1])[0]).astype(int)
+    assert last[100].max() < 40
+    assert last[480, 50].min() > 200
+
+
 def test_a_camera_gives_its_latest_frame_until_its_stream_ends(walk: Path) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=str(walk.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -9,12 +9,12 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from navila.actions import Action, Kind
 from navila.errors import ConfigError, DataError
@@ -97,6 +97,7 @@ class Recording:
             self.times: Sequence[float] = [number / rate for number in range(len(self._files))]
             return
         index = frame_index(path)
+        self._missing = index.missing
         self._indices = self._choose(index)
         self.times = [index.seconds[i] for i in self._indices]
 
@@ -104,7 +105,7 @@ class Recording:
         return len(self.times)
 
     def __iter__(self) -> Iterator[tuple[float, Image.Image]]:
-        """One frame at a time; raises DataError in the midst where the file breaks off."""
+        """One frame at a time; raises DataError in the midst, or after the last, where the file breaks off."""
         if self._files:
             yield from ((when, read_image(file)) for when, file in zip(self.times, self._files, strict=True))
             return
@@ -113,6 +114,8 @@ class Recording:
             yield when, image
         # The end of the iterator is where it tells of frames that could not be decoded.
         next(frames, None)
+        if self._missing:
+            raise DataError(f"{self.path} breaks off: its last {self._missing} frames are missing; fetch it again.")
 
     def _choose(self, index: FrameIndex) -> list[int]:
         longest = len(index) + math.ceil(index.seconds[-1] * self.rate) + 1
@@ -135,14 +138,16 @@ class Camera:
         import av
         from av.error import FFmpegError
 
+        if not source:
+            raise DataError("The camera has no name: give its number or address.")
         self.source, self.rate = source, rate
         name, options = _device(source)
         try:
             self._container: Any = av.open(name, "r", timeout=PATIENCE, **options)
         except (FFmpegError, ValueError) as error:
             raise DataError(
-                f"The camera {source} cannot be opened ({getattr(error, 'strerror', None) or error}): check its number"
-                " or address, and whether another program uses it."
+                f"The camera {source} cannot be opened ({_reason(error)}): check its number or address, and whether "
+                "another program uses it."
             ) from None
         if not self._container.streams.video:
             self._container.close()
@@ -150,6 +155,7 @@ class Camera:
         self._changed = threading.Condition()
         self._latest: Image.Image | None = None
         self._over = False
+        self._broken: str | None = None
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -165,7 +171,7 @@ class Camera:
         """The latest frame each time, until the stream ends: (seconds since the first was asked for, RGB image).
 
         Raises:
-            DataError: no frame came for 10 s.
+            DataError: no frame came for 10 s, or the stream broke off.
         """
         began = due = time.monotonic()
         while (image := self._next()) is not None:
@@ -176,9 +182,11 @@ class Camera:
     def _next(self) -> Image.Image | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._latest is not None or self._over, PATIENCE):
-                raise DataError(f"The camera {self.source} gave no frame for {PATIENCE:g} s: check its connection.")
+                self._broken = f"nothing for {PATIENCE:g} s"
             # Each frame is decided on once.
             image, self._latest = self._latest, None
+            if image is None and self._broken is not None:
+                raise DataError(f"The camera {self.source} broke off ({self._broken}): check its connection.")
             return image
 
     def _read(self) -> None:
@@ -192,13 +200,22 @@ class Camera:
                     self._changed.notify()
                     if self._over:
                         break
-        except FFmpegError:
-            pass  # The stream broke off; what was seen last has been decided on.
+        except FFmpegError as error:
+            self._broken = _reason(error)
         finally:
             with self._changed:
                 self._over = True
                 self._changed.notify()
             self._container.close()
+
+
+def _reason(error: Exception) -> str:
+    """What ffmpeg says of a camera."""
+    from av.error import ExitError
+
+    if isinstance(error, ExitError):
+        return f"nothing for {PATIENCE:g} s"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _device(source: str) -> tuple[str, dict[str, Any]]:
@@ -230,6 +247,7 @@ class Film:
         self._rate = Fraction(rate).limit_denominator(1000)
         self._container: Any = None
         self._stream: Any = None
+        self._size: tuple[int, int] | None = None
         self._lines: list[str] = []
 
     def __enter__(self) -> Self:
@@ -251,17 +269,18 @@ class Film:
             self._part.unlink(missing_ok=True)
 
     def add(self, step: Step) -> None:
-        """Show a step."""
+        """Show a step, with black beside a frame that is not as wide or high as the first."""
         import av
 
+        self._size = self._size or step.image.size
+        if step.image.size != self._size:
+            step = replace(step, image=ImageOps.pad(step.image, self._size))
         picture = drawn(step, self._instruction)
         if self._container is None:
             self._container = av.open(str(self._part), "w", format="mp4")
             self._stream = self._container.add_stream(_codec(), rate=self._rate)
             self._stream.width, self._stream.height = picture.size
             self._stream.pix_fmt = "yuv420p"
-        if picture.size != (self._stream.width, self._stream.height):
-            picture = picture.resize((self._stream.width, self._stream.height))
         for packet in self._stream.encode(av.VideoFrame.from_image(picture)):
             self._container.mux(packet)
         self._lines.append(json.dumps(step.facts(), ensure_ascii=False) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import signal
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,8 @@ from navila.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from navila.replay import Camera, Recording
+
+_NO_FRAME = "There is no frame to decide on: check the video or the camera."
 
 
 @click.command(cls=SectionedCommand)
@@ -113,42 +115,43 @@ def navigate(
             jsonl = output.with_suffix(".jsonl")
             film = open_.enter_context(Film(output, jsonl, instruction=instruction, rate=fps))
         of = "" if total is None else f"/{total}"
-        done = 0
+        done, broken = 0, None
+        # Who supervises a robot's programs ends them by SIGTERM.
+        open_.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         try:
-            for step in islice(decide(navigator, _as_far_as_it_goes(source)), steps):
+            for step in islice(decide(navigator, iter(source)), steps):
                 if film is not None:
                     film.add(step)
                 done += 1
                 click.echo(f"{done}{of}  {step.time:.1f} s  {in_words(step.action)}  {step.action.text}")
                 if until_stop and step.action.kind == "stop":
                     break
+            if not done:
+                raise DataError(_NO_FRAME)
         except KeyboardInterrupt:
             # The usual end before a camera; of a video, half of it is not what was asked for.
             if video is not None:
                 raise
+        except DataError as error:
+            # What came before it broke off is used.
+            if not done:
+                raise
+            broken = error
     unread = f" ({navigator.n_unparsed} answers named no action)" if navigator.n_unparsed else ""
     shown = f": {output} and {output.with_suffix('.jsonl')}" if output is not None and done else ""
     click.echo(f"{done} decision{'s' * (done != 1)}{unread}{shown}", err=True)
-
-
-def _as_far_as_it_goes(frames: Iterable[Any]) -> Iterator[Any]:
-    """The frames; where a video breaks off after some, that is told and the rest done without."""
-    began = False
-    try:
-        for frame in frames:
-            began = True
-            yield frame
-    except DataError as error:
-        if not began:
-            raise
-        click.echo(f"Warning: {error} What came before is used.", err=True)
+    if broken is not None and camera is not None:
+        # Whoever reads the decisions has to know that there are no more.
+        raise broken
+    if broken is not None:
+        click.echo(f"Warning: {broken} What came before is used.", err=True)
 
 
 def _plan(source: Recording | Camera, fps: float, total: int | None, output: Path | None) -> str:
     """What a run would do, with the first frame decoded to be sure of it."""
     first = next(iter(source), None)
     if first is None:
-        raise DataError("There is no frame to decide on: check the video or the camera.")
+        raise DataError(_NO_FRAME)
     width, height = first[1].size
     many = "decisions until Ctrl-C" if total is None else f"{total} in all"
     return f"{width} x {height} pixels, {fps:g} decisions a second, {many}" + (f"; film: {output}" if output else "")
