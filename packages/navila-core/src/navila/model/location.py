@@ -38,8 +38,8 @@ def checkpoint_folder(path: str | Path) -> Path:
         return Path(snapshot_download(name, ignore_patterns=list(_NOT_NEEDED)))
     except Exception as error:
         raise CheckpointError(
-            f"{name!r} is no folder here and cannot be downloaded from the Hugging Face Hub ({reason(error)}): check "
-            "the name, the network, or fetch it elsewhere and give its folder."
+            f"{name!r} is no folder here and cannot be downloaded from the Hugging Face Hub ({reason(error, 160)}): "
+            "check the name, the network, or fetch it elsewhere and give its folder."
         ) from error
 
 
