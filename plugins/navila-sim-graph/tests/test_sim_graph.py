@@ -114,6 +114,19 @@ def test_of_two_ways_in_one_direction_both_are_taken() -> None:
             assert length(positions) == pytest.approx(math.dist(points["a"], points[goal]), abs=0.07)
 
 
+def test_more_ways_than_headings_are_all_taken() -> None:
+    points = {"hub": (0.0, 0.0, 0.0)}
+    points |= {f"w{n}": (3 * math.sin(0.4 * n), 0.0, -3 * math.cos(0.4 * n)) for n in range(15)}
+    graph = graph_of("s", points, [("hub", name) for name in points if name != "hub"])
+    sim = GraphSimulator(embodiment("rxr-official"), {"s": graph})
+    sim.render_images = False
+    for name, goal in points.items():
+        if name != "hub":
+            positions, collisions = walk(sim, task("s", points["hub"], goal, yaw=0.2), 0.1)
+            assert (positions[-1], collisions) == (goal, 0)
+            assert length(positions) == pytest.approx(3.0)
+
+
 def test_off_its_ways_a_body_slides_or_stands() -> None:
     points = {"a": (0.0, 0.0, 0.0), "b": (0.0, 0.0, -4.0)}
     graph = graph_of("s", points, ["ab"])

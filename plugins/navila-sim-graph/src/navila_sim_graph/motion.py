@@ -46,15 +46,20 @@ def headings(body: Embodiment) -> int:
     return round(360 / body.turn_angle)
 
 
+def directions(ways: Ways, viewpoint: str, body: Embodiment) -> int:
+    """Number of left turns told apart at a viewpoint: once round, or twice where it has more ways on than headings."""
+    return headings(body) * max(1, math.ceil(len(ways.graph.neighbours[viewpoint]) / headings(body)))
+
+
 def exits(ways: Ways, viewpoint: str, first_yaw: float, body: Embodiment) -> dict[int, str]:
-    """Left turns since the start -> the viewpoint that a step in this direction leads towards.
+    """Left turns since the start, below `directions` -> the viewpoint that a step in this direction leads towards.
 
     Every way on has a direction of its own, the nearest to it on the whole: of two that lie in one direction neither
     is out of reach, as it would be if a step took the one that is nearest to the view.
     """
     others = sorted(ways.graph.neighbours[viewpoint])
     bearings = np.array([ways.bearing(viewpoint, other) for other in others])
-    views = first_yaw + np.arange(headings(body)) * math.radians(body.turn_angle)
+    views = first_yaw + np.arange(directions(ways, viewpoint, body)) * math.radians(body.turn_angle)
     off = np.abs(_wrap(bearings[:, None] - views))
     rows, columns = linear_sum_assignment(off**2)
     return {int(column): others[row] for row, column in zip(rows, columns, strict=True)}
@@ -87,7 +92,8 @@ def _way(ways: Ways, pose: Pose, body: Embodiment) -> tuple[Place, float] | None
     if not onward:
         return None
     if pose.place.start == pose.place.end:
-        towards = exits(ways, pose.place.start, pose.first_yaw, body).get(pose.turns % headings(body))
+        turns = pose.turns % directions(ways, pose.place.start, body)
+        towards = exits(ways, pose.place.start, pose.first_yaw, body).get(turns)
         if towards is not None:
             return Place(pose.place.start, towards), 0.0
     off = {way: abs(float(_wrap(ways.bearing(way.start, way.end) - yaw))) for way in onward}
@@ -104,6 +110,7 @@ def follow(ways: Ways, pose: Pose, left: Remaining, radius: float, body: Embodim
         towards: Mapping[int, str] = exits(ways, pose.place.start, pose.first_yaw, body)
         if not towards:
             return STOP
+        count = directions(ways, pose.place.start, body)
         wanted = min(towards, key=lambda turns: left.via(Place(pose.place.start, towards[turns])))
     else:
         way = min(ways.onward(pose.place), key=left.via)
