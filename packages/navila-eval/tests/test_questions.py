@@ -228,6 +228,14 @@ def test_odd_files_are_one_sentence(made: list[Question], match: str, tmp_path: 
         run_questions(Colours(made), request(tmp_path / "run"))
 
 
+def test_a_record_that_lacks_something_is_named(tmp_path: Path) -> None:
+    run_questions(Colours(questions(2)), request(tmp_path / "run"))
+    path = tmp_path / "run" / "samples.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace('"error": "", ', "", 1), encoding="utf-8")
+    with pytest.raises(DataError, match=r"samples\.jsonl has a line without 'error'"):
+        rescore_questions(Colours([]), tmp_path / "run")
+
+
 def test_empty_and_strange_answers_are_kept(tmp_path: Path) -> None:
     texts = ["", " \n", "日本 \u2028 \x00 \ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), '"}\n{']
     made = [Question(id=f"q{n}", prompt=["x", text], reference="?") for n, text in enumerate(texts)]

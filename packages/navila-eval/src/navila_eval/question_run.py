@@ -35,7 +35,7 @@ from navila_eval.questions import (
     check_questions,
     questions_digest,
 )
-from navila_eval.run_folder import CLAIMS, RUN, SAMPLES, RecordReader, RunFolder, by_id
+from navila_eval.run_folder import CLAIMS, RUN, SAMPLE_FIELDS, SAMPLES, RecordReader, RunFolder, by_id
 from navila_eval.shared_batches import SharedBatches
 
 #: Fields of a record that follow from the others and are made anew whenever it is scored.
@@ -64,7 +64,7 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
         **({"judge": request.judge.model} if request.judge is not None else {}),
         "seed": request.seed,
     }
-    folder = RunFolder(request.output_dir, records=SAMPLES, key="id")
+    folder = RunFolder(request.output_dir, records=SAMPLES, fields=SAMPLE_FIELDS)
     claims = Claims(folder.path / CLAIMS)
     shared = bool(claims.others())
     if shared and (request.force or not request.resume):
@@ -182,7 +182,7 @@ def rescore_questions(benchmark: QuestionBenchmark, path: Path, judge: Judge | N
     Raises:
         ConfigError: answers are missing.
     """
-    folder = RunFolder(path, records=SAMPLES, key="id")
+    folder = RunFolder(path, records=SAMPLES, fields=SAMPLE_FIELDS)
     run = folder.run()
     records = list(folder.records().values())
     if len(records) < run["samples"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,8 +16,10 @@ from navila_eval.walk import Record
 
 #: Names in a run's folder.
 RUN, RECORDS, RESULTS, AGGREGATE, PICTURES = "run.json", "episodes.jsonl", "results.json", "aggregate.json", "pictures"
-#: In place of `RECORDS` in a run of questions.
-SAMPLES = "samples.jsonl"
+#: Fields that every record has; by the first one it is known.
+FIELDS = ("episode_id",)
+#: In place of `RECORDS` and `FIELDS` in a run of questions.
+SAMPLES, SAMPLE_FIELDS = "samples.jsonl", ("id", "output", "error", "reference", "facts")
 #: Where the time of each episode went: apart from its record, which is the same on every machine.
 TIMINGS = "timings.jsonl"
 #: A folder of films of episodes.
@@ -29,11 +31,12 @@ CLAIMS = "claims"
 class RunFolder:
     """`run.json` (what is run), a file of records (one a finished episode or sample), `results.json` (complete)."""
 
-    def __init__(self, path: Path, *, records: str = RECORDS, key: str = "episode_id") -> None:
-        """A folder, the name of its file of records, and the field by which these are known."""
+    def __init__(self, path: Path, *, records: str = RECORDS, fields: Sequence[str] = FIELDS) -> None:
+        """A folder, the name of its file of records, and the fields of each, the first of which it is known by."""
         self.path = path
         self.records_name = records
-        self.key = key
+        self.fields = fields
+        self.key = fields[0]
 
     def open(self, run: Mapping[str, Any], *, force: bool = False, resume: bool = True, shared: bool = False) -> bool:
         """Claim the folder for a run; whether a cut-off last record had to be dropped.
@@ -179,8 +182,9 @@ class RecordReader:
             known.close()
         self._files[path] = (file, end)
         for record in records:
-            if self._folder.key not in record:
-                raise DataError(f"{path} has a line without {self._folder.key!r}: delete that line and run again.")
+            lacking = [name for name in self._folder.fields if name not in record]
+            if lacking:
+                raise DataError(f"{path} has a line without {lacking[0]!r}: delete that line and run again.")
         return records
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from navila.errors import ConfigError, DataError, NavilaError, reason
@@ -170,15 +171,16 @@ def _evaluate(
         try:
             evaluator = importlib.import_module("lmms_eval.evaluator")
             model = _model(answer)
-            return evaluator.simple_evaluate(
-                model=model,
-                tasks=[name],
-                batch_size=1,
-                limit=limit,
-                bootstrap_iters=_BOOTSTRAP,
-                log_samples=True,
-                cli_args=argparse.Namespace(output_path=folder, process_with_media=False),
-            )
+            with _handed_over(evaluator, model):
+                return evaluator.simple_evaluate(
+                    model=model,
+                    tasks=[name],
+                    batch_size=1,
+                    limit=limit,
+                    bootstrap_iters=_BOOTSTRAP,
+                    log_samples=True,
+                    cli_args=argparse.Namespace(output_path=folder, process_with_media=False),
+                )
         except (NavilaError, _Enough):
             raise
         except Exception as error:
@@ -191,6 +193,17 @@ def _evaluate(
                 f"lmms-eval {_version()} cannot run its task {name} ({kind}: {said}): if it lacks data or a package, "
                 "fetch it as lmms-eval's documentation of the task says."
             ) from error
+
+
+@contextlib.contextmanager
+def _handed_over(evaluator: Any, model: Any) -> Iterator[None]:
+    """Versions that take names of models alone (0.2) find this one under whatever name."""
+    found = getattr(evaluator, "get_model", None)
+    evaluator.get_model = lambda *_, **__: SimpleNamespace(create_from_arg_string=lambda *_, **__: model)
+    try:
+        yield
+    finally:
+        evaluator.get_model = found
 
 
 def _model(answer: Callable[[Sequence[Asked]], list[str]]) -> Any:
