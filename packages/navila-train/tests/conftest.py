@@ -76,7 +76,9 @@ class Processes:
         """Start `navila ARGUMENTS` as so many processes of one job."""
         self.count += 1
         common = {name: str(value) for name, value in environment.items()}
-        if ranks > 1:
+        # DeepSpeed wants to be launched, as one process too.
+        launched = ranks > 1 or "--deepspeed" in arguments
+        if launched:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
@@ -84,7 +86,7 @@ class Processes:
         started = []
         for rank in range(ranks):
             output = self.folder / f"{self.count}-{rank}.txt"
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks)} if ranks > 1 else {}
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks)} if launched else {}
             order = {"arguments": [str(a) for a in arguments], "environment": common | place, "output": str(output)}
             started.append(Running(self, self._ask(**order), output))
         return started

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import navila
 import pytest
@@ -22,6 +22,7 @@ pytest.importorskip("deepspeed")
 # Some twenty trainings of two and four processes; they start in a moment, and take a few steps.
 pytestmark = pytest.mark.slow
 
+STUMBLING = Path(__file__).with_name("stumbling.py")
 #: Widths that neither two nor four processes divide evenly.
 LLM = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 70, "num_hidden_layers": 1}
 LLM |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
@@ -69,61 +70,69 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def runs(walks: Path, talk: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all trainings, a folder each."""
-    folder = tmp_path_factory.mktemp("engines")
-    common = [*("--model_name_or_path", str(base), "--data_mixture", f"vln:{walks}", "--num_video_frames", "4")]
-    common += ["--model_max_length", "256", "--learning_rate", "3e-3"]
-    common += ["--lr_scheduler_type", "inverse_sqrt", "--warmup_steps", "2"]
-    common += ["--logging_steps", "1", "--report_to", "none", "--max_grad_norm", "0.5", "--weight_decay", "0.1"]
-    common += ["--per_device_train_batch_size", "2", "--hang_timeout", "0"]
-    plan = []
+def logged(folder: Path, step: int) -> bool:
+    log = folder / "train_log.jsonl"
+    return log.exists() and f'{{"step": {step},' in log.read_text()
 
-    def add(
-        name: str, world: int, *flags: str, batches: int = 4, steps: int = STEPS, save: bool = False, **more: object
-    ):
-        """Train with so many batches an optimizer step over all processes."""
+
+@pytest.fixture(scope="module")
+def runs(processes: Any, walks: Path, talk: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all trainings, a folder each, and what their first processes said."""
+    folder = tmp_path_factory.mktemp("engines")
+    common = [*("--model_name_or_path", base, "--data_mixture", f"vln:{walks}", "--num_video_frames", 4)]
+    common += ["--model_max_length", 256, "--learning_rate", "3e-3"]
+    common += ["--lr_scheduler_type", "inverse_sqrt", "--warmup_steps", 2]
+    common += ["--logging_steps", 1, "--report_to", "none", "--max_grad_norm", 0.5, "--weight_decay", 0.1]
+    common += ["--per_device_train_batch_size", 2, "--hang_timeout", 0]
+
+    def train(
+        name: str, world: int, *flags: str, batches: int = 4, steps: int = STEPS, killed: bool = False, after: str = ""
+    ) -> None:
+        """Train with so many batches an optimizer step over all processes, going on from another run."""
         size = int(flags[flags.index("--seq_parallel_size") + 1]) if "--seq_parallel_size" in flags else 1
-        accumulated = ["--gradient_accumulation_steps", str(batches * size // world), "--max_steps", str(steps)]
-        saved = ["--save_steps", str(SAVED)] if more else ["--save_strategy", "no"]
-        plan.append({"name": name, "world": world, "flags": [*common, *accumulated, *saved, *flags], **more})
+        words = [*common, "--gradient_accumulation_steps", batches * size // world, "--max_steps", steps]
+        words += ["--save_steps", SAVED] if killed or after else ["--save_strategy", "no"]
+        words += ["--output_dir", folder / name, *flags]
+        if after:
+            shutil.copytree(folder / after, folder / name)
+        if killed:
+            words += ["--plugin", STUMBLING, "--callback", "stumble"]
+            ranks = processes.start("train", *words, ranks=world, HANG=KILLED + 1)
+            ranks[0].until(lambda: logged(folder / name, KILLED))
+            for rank in ranks:
+                rank.kill()
+            assert {rank.wait() for rank in ranks} == {-signal.SIGKILL}, ranks[0].said()
+        else:
+            (folder / f"{name}.txt").write_text(processes.run("train", *words, ranks=world))
 
     def zero(name: str, **changed: object) -> list[str]:
         return ["--deepspeed", preset(folder, name, **changed)]
 
-    add("one", 1)
+    train("one", 1)
     # A name, not a file.
-    add("zero1", 2, "--deepspeed", "zero1", steps=2)
-    add("zero2-offload", 2, *zero("zero2-offload"), steps=2)
-    add("zero3-offload", 2, *zero("zero3-offload"), steps=2)
-    add("zero3-hpz", 4, *zero("zero3-hpz", zero_hpz_partition_size=2), steps=2)
-    add("zero2-killed", 2, *zero("zero2"), kill_at=KILLED)
-    add("zero2-on-1", 1, *zero("zero2"), after="zero2-killed")
-    add("zero3", 2, *zero("zero3"))
-    add("zero3-killed", 2, *zero("zero3"), kill_at=KILLED)
-    add("zero3-on-2", 2, *zero("zero3"), after="zero3-killed")
-    add("zero3-on-4", 4, *zero("zero3"), after="zero3-killed")
+    train("zero1", 2, "--deepspeed", "zero1", steps=2)
+    train("zero2-offload", 2, *zero("zero2-offload"), steps=2)
+    train("zero3-offload", 2, *zero("zero3-offload"), steps=2)
+    train("zero3-hpz", 4, *zero("zero3-hpz", zero_hpz_partition_size=2), steps=2)
+    train("zero2-killed", 2, *zero("zero2"), killed=True)
+    train("zero2-on-1", 1, *zero("zero2"), after="zero2-killed")
+    train("zero3", 2, *zero("zero3"))
+    train("zero3-killed", 2, *zero("zero3"), killed=True)
+    train("zero3-on-2", 2, *zero("zero3"), after="zero3-killed")
+    train("zero3-on-4", 4, *zero("zero3"), after="zero3-killed")
     fsdp = ["--engine", "fsdp2"]
-    add("fsdp-killed", 2, *fsdp, kill_at=KILLED)
-    add("fsdp-on-1", 1, *fsdp, after="fsdp-killed")
-    add("fsdp-on-2-by-2", 4, *fsdp, "--fsdp_group_size", "2", after="fsdp-killed")
-    add("adapter", 1, *ADAPTER, *SEQUENCE, batches=2)
+    train("fsdp-killed", 2, *fsdp, killed=True)
+    train("fsdp-on-1", 1, *fsdp, after="fsdp-killed")
+    train("fsdp-on-2-by-2", 4, *fsdp, "--fsdp_group_size", "2", after="fsdp-killed")
+    train("adapter", 1, *ADAPTER, *SEQUENCE, batches=2)
     divided = [*ADAPTER, *SEQUENCE, *zero("zero3"), "--seq_parallel_size", "2", "--activation_checkpointing"]
-    add("adapter-killed", 4, *divided, batches=2, kill_at=KILLED)
-    add("adapter-on-2", 2, *divided, batches=2, after="adapter-killed")
-    add("adapter-fsdp", 2, *ADAPTER, *SEQUENCE, *fsdp, batches=2, steps=2)
+    train("adapter-killed", 4, *divided, batches=2, killed=True)
+    train("adapter-on-2", 2, *divided, batches=2, after="adapter-killed")
+    train("adapter-fsdp", 2, *ADAPTER, *SEQUENCE, *fsdp, batches=2, steps=2)
     words = ["--data_mixture", f"llava:{talk}", "--train_sampling_strategy", "sequential"]
     words += ["--per_device_train_batch_size", "1"]
-    add("talk", 1, *words, batches=2, steps=2)
-    add("talk-zero3", 2, *words, *zero("zero3"), "--activation_checkpointing", batches=2, steps=2)
-    (folder / "plan.json").write_text(json.dumps(plan))
-    program = [sys.executable, str(Path(__file__).with_name("engine_runs.py")), str(folder / "plan.json")]
-    subprocess.run(program, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=1200)
-    for name, codes in json.loads((folder / "results.json").read_text()).items():
-        expected = -9 if name.endswith("-killed") else 0
-        said = (folder / f"{name}.0.txt").read_text()[-3000:]
-        assert set(codes) == {expected}, f"{name}: {said}"
+    train("talk", 1, *words, batches=2, steps=2)
+    train("talk-zero3", 2, *words, *zero("zero3"), "--activation_checkpointing", batches=2, steps=2)
     return folder
 
 
@@ -158,7 +167,7 @@ def test_losses_and_norms_are_those_of_one_process(runs: Path, name: str, alone:
 
 def test_what_was_killed_had_gone_on_from_its_checkpoint(runs: Path):
     for name in ("zero2-on-1", "zero3-on-4", "fsdp-on-2-by-2", "adapter-on-2"):
-        assert f"resuming from {runs / name / f'checkpoint-{SAVED}'}" in (runs / f"{name}.0.txt").read_text()
+        assert f"resuming from {runs / name / f'checkpoint-{SAVED}'}" in (runs / f"{name}.txt").read_text()
         assert len(curve(runs / name)) == STEPS
 
 
