@@ -347,7 +347,9 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         resolved = None
     if resolved is None or resolved.type == "meta":
-        raise ConfigError(f"The device {str(device)!r} cannot be used here: give 'cpu', or 'cuda:N' of a GPU that torch sees.")
+        raise ConfigError(
+            f"The device {str(device)!r} cannot be used here: give 'cpu', or 'cuda:N' of a GPU that torch sees."
+        )
     return resolved
 
 
