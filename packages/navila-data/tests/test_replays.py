@@ -16,7 +16,7 @@ from navila.plugins import default_host
 from navila.simulation import Embodiment
 from navila_data.procedural import RecordSettings
 from navila_data.recording import record
-from navila_data.replays import ReplaySettings
+from navila_data.replays import ReplayRecorder, ReplaySettings
 
 pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
 
@@ -116,6 +116,16 @@ def test_only_what_is_wanted_is_kept(run: Path, tmp_path: Path) -> None:
 def _recorded(run: Path, folder: Path) -> Path:
     record(ReplaySettings(run=run), folder)
     return folder
+
+
+def test_no_stop_is_labelled_where_the_expert_finds_no_way_on(run: Path, simulator: Any) -> None:
+    recorder = ReplayRecorder(ReplaySettings(run=run))
+    walk = json.loads((run / "episodes.jsonl").read_text().splitlines()[0])
+    episode = next(e for e in simulator.make_episodes(level=0, seed=5, count=4) if e.episode_id == walk["episode_id"])
+    stuck = simulator.fork()
+    stuck.expert_run = lambda goals, radius, longest: (STOP,)
+    with pytest.raises(SceneError, match=r"is stuck \d\.\d m before its goal"):
+        recorder.replay(stuck, episode, walk)
 
 
 def test_what_cannot_be_repeated_is_told(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from navila.simulation import Embodiment, Episode, Observation, Simulator
 
 from navila_data.recording import Recorder, SaveImage, Task, WalkSettings, plain_facts
 from navila_data.vln_ce import EPISODES_A_TASK
-from navila_data.walks import Expert, Step, WalkRecorder
+from navila_data.walks import Expert, Step, WalkRecorder, leading
 
 #: Files of an evaluation's folder.
 RUN, RECORDS, RESULTS = "run.json", "episodes.jsonl", "results.json"
@@ -159,11 +159,15 @@ class ReplayRecorder(WalkRecorder):
             for number in kept
         ]
 
+    def expert(self, sim: Simulator, episode: Episode) -> Expert:
+        """The shortest-path follower; a walk may have led to where it finds no way on."""
+        return leading(super().expert(sim, episode), sim, episode)
+
     def replay(self, sim: Simulator, episode: Episode, walk: Mapping[str, Any]) -> list[Step]:
         """The steps of a walk, and of the expert's way from its end to the goal.
 
         Raises:
-            SceneError: the simulator does not lead where the walk led.
+            SceneError: the simulator does not lead where the walk led, or no way to the goal from there.
         """
         observation = sim.reset(episode)
         expert = self.expert(sim, episode)

@@ -18,7 +18,7 @@ from navila.errors import DataError, SceneError
 from navila.simulation import Episode, Observation, Simulator
 
 from navila_data.recording import Recorder, Task, WalkSettings, plain_facts
-from navila_data.walks import Expert, WalkRecorder
+from navila_data.walks import Expert, WalkRecorder, leading
 
 ExpertName = Literal["shortest-path", "reference-path"]
 
@@ -131,7 +131,7 @@ class RouteRecorder(WalkRecorder):
         Raises:
             SceneError: a way point cannot be reached; later, the expert finds no way on.
         """
-        to_goal = super().expert(sim, episode)
+        to_goal = leading(super().expert(sim, episode), sim, episode)
         ahead = list(episode.reference_path) if self.route else []
         for number, point in enumerate(ahead):
             if not math.isfinite(sim.geodesic(episode.start_position, (point,))):
@@ -143,14 +143,6 @@ class RouteRecorder(WalkRecorder):
                 if primitives != (STOP,):
                     return primitives
                 ahead.pop(0)
-            primitives = to_goal(observation)
-            if primitives == (STOP,):
-                left = sim.geodesic(observation.position, episode.goals)
-                if left > episode.goal_radius:
-                    raise SceneError(
-                        f"The expert of episode {episode.episode_id!r} is stuck {left:.1f} m before its goal in "
-                        f"{episode.scene_id!r}: leave the episode out, or use --skip-misfits."
-                    )
-            return primitives
+            return to_goal(observation)
 
         return run

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from navila.actions import FORWARD, LEFT, MAX_RUN, RIGHT, STOP, answer_for_primitives
+from navila.errors import SceneError
 from navila.simulation import Episode, Observation, Simulator
 from numpy.typing import NDArray
 
@@ -96,6 +97,27 @@ class WalkRecorder(Recorder):
             share = self.settings.expert_share
             return list(run) if share and generator.random() < share else list(action.primitives)
         return detour(run[0], generator) if generator.random() < self.settings.perturb else list(run)
+
+
+def leading(expert: Expert, sim: Simulator, episode: Episode) -> Expert:
+    """The expert, which tells where it is stuck instead of calling that a stop.
+
+    Raises:
+        SceneError: when asked, it finds no way on.
+    """
+
+    def run(observation: Observation) -> tuple[int, ...]:
+        primitives = expert(observation)
+        if primitives == (STOP,):
+            left = sim.geodesic(observation.position, episode.goals)
+            if left > episode.goal_radius:
+                raise SceneError(
+                    f"The expert of episode {episode.episode_id!r} is stuck {left:.1f} m before its goal in "
+                    f"{episode.scene_id!r}: leave the episode out, or use --skip-misfits."
+                )
+        return primitives
+
+    return run
 
 
 def detour(expert: int, generator: np.random.Generator) -> list[int]:

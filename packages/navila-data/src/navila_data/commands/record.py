@@ -68,9 +68,9 @@ _OF_EPISODES = (
 )
 @click.option(
     "--scene-root",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     default=Path(),
-    help="Folder that the run's scenes are relative to. [default: the working directory]",
+    help="Folder that the run's scenes are relative to, or file of graphs. [default: the working directory]",
 )
 @click.option(
     "--walks", type=click.Choice(["all", "failed"]), default="all", show_default=True, help="Which walks of the run."
