@@ -40,7 +40,7 @@ def clean_answer(text: str) -> str:
 
     Source: `clean_answer` of LEO (Huang et al., ICML 2024), taken over by LLaVA-3D and others.
     """
-    text = re.sub(r" {2,}", " ", text.lower().strip(" "))
+    text = re.sub(r" {2,}", " ", re.sub(r"^ +| +$", "", text.lower()))
     text = re.sub(r"[^a-zA-Z0-9,'\s\-:]+", "", re.sub(r"\. {2,}", ". ", text))
     for pattern, replacement in _CLEANING:
         text = pattern.sub(replacement, text)
