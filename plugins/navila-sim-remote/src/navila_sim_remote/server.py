@@ -900,7 +900,7 @@ def main(argv: list[str] | None = None) -> int:
         server = Server(start, arguments.host, arguments.port, arguments.max_clients)
     except (OSError, OverflowError) as error:
         where = f"{arguments.host}:{arguments.port}"
-        print(f"Error: {where} cannot be listened at ({error}): give another --port.", file=sys.stderr)
+        print(f"Error: {where} cannot be listened at ({error}): give another --host or --port.", file=sys.stderr)
         return 2
     _until_stopped(server, lambda: time.sleep(3600))
     return 0

@@ -25,7 +25,9 @@ def listening(host: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port.") from None
+        # Python adds the address, which is told already.
+        why = (error.strerror or str(error)).partition(" (while")[0]
+        raise ConfigError(f"{host}:{port} cannot be listened at ({why}): give another --host or --port.") from None
 
 
 def until_stopped(close: Callable[[], None], greeting: str, work: Callable[[], None] | None = None) -> NoReturn:
