@@ -20,6 +20,7 @@ from navila.errors import ConfigError, DataError, NavilaError, SceneError, reaso
 from navila.files import write_atomically
 from navila.options import construct, parse_options
 from navila.plugins import default_host
+from navila.processes import end_with_parent
 from navila.simulation import Embodiment, Episode, ProceduralSimulator, Simulator
 
 from navila_data.balance import parse_weights, rebalanced
@@ -268,12 +269,11 @@ def _run(settings: WalkSettings, output: Path, todo: list[Task], workers: int) -
 
 
 def _worker(settings: WalkSettings, output: Path, todo: list[Task], queue: Any) -> None:
-    parent = multiprocessing.parent_process()
+    # One that went on would write what the next run of the command writes, too.
+    end_with_parent()
     try:
         for count in _work(settings, output, todo):
             queue.put(count)
-            if parent is not None and not parent.is_alive():
-                return
     except NavilaError as error:
         queue.put(error)
         return

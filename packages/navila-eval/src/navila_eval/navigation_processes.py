@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from navila.errors import NavilaError
 from navila.launch.start import visible_gpus
 from navila.plugins import default_host
+from navila.processes import end_with_parent
 
 from navila_eval.benchmark import Request
 from navila_eval.run_folder import RESULTS, RunFolder
-from navila_eval.simulator_process import end_with_parent
 
 if TYPE_CHECKING:
     from navila_eval.navigation import NavigationBenchmark

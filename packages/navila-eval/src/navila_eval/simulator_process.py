@@ -7,12 +7,12 @@ import math
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from navila.errors import SimulatorError, SimulatorUnavailable
 from navila.plugins import default_host
+from navila.processes import end_with_parent
 from navila.simulation import (
     Embodiment,
     Episode,
@@ -284,20 +284,6 @@ def told(error: Exception) -> str:
     """An error as its record has it."""
     ours = isinstance(error, SimulatorError | SimulatorUnavailable)
     return str(error) if ours else f"{type(error).__name__}: {error}"
-
-
-def end_with_parent() -> None:
-    """End this process, and its group where it leads one, when the one that started it is gone, whatever it does."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            if os.getpgrp() == os.getpid():
-                os.killpg(0, signal.SIGKILL)
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def start_simulators(
