@@ -197,6 +197,9 @@ def test_attention_can_be_chosen(checkpoint: Path) -> None:
 def test_the_way_of_transformers_loads_it_too(checkpoint: Path) -> None:
     model = NavilaForCausalLM.from_pretrained(checkpoint, dtype="float32", device="cpu")
     assert torch.equal(logits_of(model), logits_of(loaded(checkpoint)))
+    assert NavilaForCausalLM.from_pretrained(checkpoint, torch_dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="revision"):
+        NavilaForCausalLM.from_pretrained(checkpoint, revision="main")
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,13 @@ class NavilaForCausalLM(ConversationalModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Self:
-        """`navila.load`, for code that loads models the way of transformers."""
+        """`navila.load` with its options, for code that loads models the way of transformers."""
         from navila.model.load import load
 
-        known = {"device", "dtype", "attn_implementation", "quantization", "device_map", "max_memory", "offload_folder"}
-        return cast("Self", load(pretrained_model_name_or_path, **{k: v for k, v in options.items() if k in known}))
+        if "torch_dtype" in options:
+            # What transformers called it before version 5.
+            options["dtype"] = options.pop("torch_dtype")
+        return cast("Self", load(pretrained_model_name_or_path, *args, **options))
 
     # -- images -------------------------------------------------------------------------------------------------------
 
