@@ -29,6 +29,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let the interpreter's end find everything."""
+    gc.unfreeze()
+
+
 SHARED = Path(__file__).parent / ".." / "shared"
 
 
