@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import textwrap
 import threading
@@ -292,6 +293,8 @@ def check_output(path: Path) -> None:
         raise ConfigError(f"The film {path} must be a file whose name ends in .mp4.")
     if not path.parent.is_dir():
         raise ConfigError(f"There is no folder {path.parent} to write {path.name} to: make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"The folder {path.parent} cannot be written to: give another --output than {path.name}.")
 
 
 def _codec() -> str:

@@ -736,7 +736,7 @@ class Server:
             if first is None:
                 return
             if full:
-                message = f"The server has {self.max_clients} clients already, which is its limit."
+                message = f"The server's places are taken, of which it has {self.max_clients}."
                 send(client, {"id": unpack(first).get("id"), "error": message, "kind": "Full"})
                 return
             near, far = socket.socketpair()

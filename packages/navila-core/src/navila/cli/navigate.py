@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from contextlib import ExitStack
 from itertools import islice
@@ -86,6 +87,8 @@ def navigate(
         raise ConfigError("The instruction is empty: say with --instruction what the agent is to do.")
     if (video is None) == (camera is None):
         raise ConfigError("Give one of --video and --camera: where the frames come from.")
+    if math.isnan(fps):
+        raise ConfigError("--fps is no number: give the decisions a second, 0.01 to 100.")
     if model is None and not dry_run:
         raise ConfigError("The model is missing: give --model, or --dry-run to do without.")
     from navila.replay import Camera, Film, Recording, check_output, decide, in_words
