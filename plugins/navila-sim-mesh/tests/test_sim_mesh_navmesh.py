@@ -273,6 +273,21 @@ def test_distances_among_obstacles_are_those_of_brute_force(tmp_path: Path) -> N
     assert max(apart) < 0.01
 
 
+def test_in_a_hall_of_small_polygons_paths_are_straight_lines(tmp_path: Path) -> None:
+    squares = [square(x / 2, z / 2, x / 2 + 0.5, z / 2 + 0.5) for x in range(9) for z in range(9)]
+    # A pillar to go round, and a floor above that nothing leads to.
+    del squares[40]
+    mesh = read_navmesh(write(tmp_path / "hall.navmesh", tile_bytes([*squares, square(0, 0, 4.5, 4.5, y=3.0)])))
+    rng = np.random.default_rng(0)
+    for a, b in rng.uniform(0, 4.5, (40, 2, 2)):
+        start, goal = (a[0], 0.0, a[1]), (b[0], 0.0, b[1])
+        line = np.linspace(a, b, 200)
+        if (np.abs(line - 2.25).max(axis=1) > 0.25).all():
+            assert geodesic(mesh, start, goal) == pytest.approx(math.dist(start, goal), rel=1e-9)
+    round_it = 0.5 + 2 * math.hypot(1.9, 0.25)
+    assert round_it <= geodesic(mesh, (0.1, 0.0, 2.25), (4.4, 0.0, 2.25)) < 1.002 * round_it
+
+
 @pytest.mark.parametrize("sliding", [True, False])
 def test_the_expert_arrives_by_nearly_the_shortest_way(tmp_path: Path, sliding: bool) -> None:
     rng, body, efficiency = np.random.default_rng(5), Embodiment(sliding=sliding), []

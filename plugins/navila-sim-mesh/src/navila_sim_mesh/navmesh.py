@@ -161,6 +161,14 @@ class NavMesh:
         reached = end[0], self.height(number, *end), end[1]
         return reached, math.dist(reached, start[1]) + _COLLISION + 2 * _NUDGE < math.hypot(dx, dz)
 
+    def in_line(self, start: Position, goal: Position) -> bool:
+        """Whether the straight line from one point of the mesh to another leads over it all the way."""
+        at = self.nearest(start)
+        if at is None:
+            return False
+        number, end = self._walk(at[0], (start[0], start[2]), (goal[0], goal[2]))
+        return end == (goal[0], goal[2]) and abs(self.height(number, *end) - goal[1]) <= self.climb
+
     def _walk(self, number: int, start: Plan, target: Plan) -> tuple[int, Plan]:
         """Go straight on from `start` in a polygon: the polygon and the point one comes to."""
         (x, z), (dx, dz) = start, (target[0] - start[0], target[1] - start[1])
@@ -235,6 +243,11 @@ class NavMesh:
     def _index(self) -> _Index:
         walkable = np.flatnonzero(np.diff(self.first) > 2)
         return _Index.of(self._bounds, walkable)
+
+    @property
+    def walls(self) -> NDArray[np.float64]:
+        """(W, 2, 3) ends of the pieces of edges that nobody can cross, metres."""
+        return self._walls[0]
 
     @cached_property
     def _walls(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
