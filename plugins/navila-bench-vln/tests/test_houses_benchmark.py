@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from navila.cli import main
 from navila.errors import ConfigError
 from navila.plugins import default_host
 from navila.testing import BenchmarkContract
@@ -57,23 +56,17 @@ def test_the_camera_is_the_one_asked_for() -> None:
     assert simulator.reset(episode).rgb.shape == (40, 40, 3)
 
 
-def navila_eval(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "navila", "eval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(goldens: Path) -> Path:
     return goldens / "H_full_model" / "llama_siglip" / "ckpt"
 
 
-@pytest.mark.slow  # starts a process that imports torch and transformers
 def test_a_checkpoint_is_scored_in_real_houses(checkpoint: Path, tmp_path: Path) -> None:
-    done = navila_eval(
-        "-m", checkpoint, "-t", "houses", "--limit", "2", "--num-envs", "2", "--max-steps", "5", "--device", "cpu",
-        "--decoding", "grammar", "--output-dir", tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    arguments = [
+        *("eval", "-m", str(checkpoint), "-t", "houses", "--limit", "2", "--num-envs", "2", "--max-steps", "5"),
+        *("--device", "cpu", "--decoding", "grammar", "--output-dir", str(tmp_path)),
+    ]
+    assert main(arguments) == 0
     folder = tmp_path / "ckpt" / "houses"
     records = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     assert len(records) == 2
