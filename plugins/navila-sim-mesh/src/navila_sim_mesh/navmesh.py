@@ -164,7 +164,7 @@ class NavMesh:
     def in_line(self, start: Position, goal: Position) -> bool:
         """Whether the straight line from one point of the mesh to another leads over it all the way."""
         at = self.nearest(start)
-        if at is None:
+        if at is None or (start[0], start[2]) == (goal[0], goal[2]):
             return False
         number, end = self._walk(at[0], (start[0], start[2]), (goal[0], goal[2]))
         return end == (goal[0], goal[2]) and abs(self.height(number, *end) - goal[1]) <= self.climb
@@ -244,13 +244,8 @@ class NavMesh:
         walkable = np.flatnonzero(np.diff(self.first) > 2)
         return _Index.of(self._bounds, walkable)
 
-    @property
-    def walls(self) -> NDArray[np.float64]:
-        """(W, 2, 3) ends of the pieces of edges that nobody can cross, metres."""
-        return self._walls[0]
-
     @cached_property
-    def _walls(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def walls(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Pieces of edges without portal (W, 2, 3), by polygon, and where those of each polygon start (P + 1,)."""
         starts, ends = self.corners, self.corners[self._next]
         edge = (self.first[:-1][self.portals.polygons] + self.portals.edges).reshape(-1)
@@ -293,7 +288,7 @@ class NavMesh:
         return order // 2, np.searchsorted(owner[order], np.arange(self.count + 1))
 
     def _polygon(self, number: int) -> Polygon:
-        walls, first_wall = self._walls
+        walls, first_wall = self.walls
         numbers, first_portal = self.portals_of
         mine = numbers[first_portal[number] : first_portal[number + 1]]
         pairs = self.portals.polygons[mine]

@@ -164,7 +164,7 @@ class NavMeshPaths:
     @cached_property
     def _wall_ends(self) -> frozenset[tuple[float, ...]]:
         """Where walls end, seen from above to a hundredth of a millimetre."""
-        return frozenset(map(tuple, np.round(self.mesh.walls[..., [0, 2]], 5).reshape(-1, 2).tolist()))
+        return frozenset(map(tuple, np.round(self.mesh.walls[0][..., [0, 2]], 5).reshape(-1, 2).tolist()))
 
     @cached_property
     def _pairs(self) -> list[list[int]]:
