@@ -7,16 +7,19 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from navila.actions import FORWARD, LEFT, STOP, parse
+from navila.actions import FORWARD, LEFT, RIGHT, STOP, parse
 from navila.errors import ConfigError, DataError, SceneError
 from navila.plugins import default_host
 from navila.simulation import Embodiment
 from navila_data.procedural import RecordSettings
 from navila_data.recording import record
 from navila_data.replays import ReplayRecorder, ReplaySettings
+from navila_data.walks import WalkRecorder
 
 pytest.importorskip("navila_sim_mesh", reason="needs the plugin navila-sim-mesh")
 
@@ -142,3 +145,25 @@ def test_what_cannot_be_repeated_is_told(run: Path, tmp_path: Path) -> None:
     (moved / "episodes.jsonl").write_text(json.dumps(walk) + "\n")
     with pytest.raises(SceneError, match=r"leads elsewhere in 'mesh' than when it was walked \(step 3\)"):
         record(ReplaySettings(run=moved), tmp_path / "out")
+
+
+def test_detours_and_the_expert_take_turns_with_a_policy_that_sees_every_frame() -> None:
+    seen: list[Any] = []
+
+    def act(rgb: Any) -> Any:
+        seen.append(rgb)
+        return SimpleNamespace(primitives=(LEFT, LEFT))
+
+    def decided(**settings: float) -> set[tuple[int, ...]]:
+        recorder = WalkRecorder(RecordSettings())
+        recorder.settings = dataclasses.replace(recorder.settings, policy="somebody", **settings)
+        recorder.navigator = SimpleNamespace(act=act)  # type: ignore[assignment]
+        generator = np.random.default_rng(0)
+        return {tuple(recorder.decide((FORWARD,), number, generator)) for number in range(200)}  # type: ignore[arg-type]
+
+    detours = {(kind,) * count for kind in (LEFT, RIGHT) for count in (1, 2, 3)}
+    assert decided() == {(LEFT, LEFT)}
+    assert decided(expert_share=0.5) == {(LEFT, LEFT), (FORWARD,)}
+    assert decided(perturb=0.5) == detours
+    assert decided(perturb=0.3, expert_share=0.3) == {*detours, (FORWARD,)}
+    assert seen == list(range(200)) * 4

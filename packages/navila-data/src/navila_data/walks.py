@@ -90,13 +90,13 @@ class WalkRecorder(Recorder):
         return lambda _: sim.expert_run(episode.goals, radius, MAX_RUN)
 
     def decide(self, run: Sequence[int], rgb: NDArray[np.uint8], generator: np.random.Generator) -> list[int]:
-        """The next primitives: the policy's, or the expert's but for random detours."""
-        if self.navigator is not None:
-            # It sees the frame whoever acts on it.
-            action = self.navigator.act(rgb)
-            share = self.settings.expert_share
-            return list(run) if share and generator.random() < share else list(action.primitives)
-        return detour(run[0], generator) if generator.random() < self.settings.perturb else list(run)
+        """The next primitives: the policy's, or the expert's, but for random detours."""
+        # A policy sees the frame whoever acts on it.
+        said = run if self.navigator is None else self.navigator.act(rgb).primitives
+        perturb, share = self.settings.perturb, self.settings.expert_share
+        if perturb and generator.random() < perturb:
+            return detour(run[0], generator)
+        return list(run if share and generator.random() < share else said)
 
 
 def leading(expert: Expert, sim: Simulator, episode: Episode) -> Expert:

@@ -120,6 +120,6 @@ def record(context: click.Context, output: Path, workers: int, run: Path | None,
         raise ConfigError(f"{option} has no meaning {when} --from-run: leave it out.")
     settings = {name: value for name, value in settings.items() if name not in other}
     chosen = RecordSettings(**settings) if run is None else ReplaySettings(run=run, **settings)
-    with progress_bar("episodes", "finished houses") as progress:
+    with progress_bar("episodes", "finished houses" if run is None else "finished batches of walks") as progress:
         manifest = record_episodes(chosen, output, workers=workers, progress=progress)
     click.echo(f"{manifest['records']} records of {manifest['episodes']} episodes in {output}")
