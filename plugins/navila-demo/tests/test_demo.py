@@ -128,15 +128,13 @@ steps:
 """
 
 
-@pytest.mark.slow  # Five processes with torch, each the command a user would type.
+@pytest.mark.slow  # Four processes, two of them with torch, each the command a user would type.
 def test_from_scratch_records_trains_and_shows(tmp_path: Path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(MINIATURE)
     output = tmp_path / "demo"
-    command = [sys.executable, "-m", "navila", "demo", "--from-scratch", "--recipe", str(recipe)]
-    command += ["--episodes", "1", "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = ["demo", "--from-scratch", "--recipe", str(recipe), "--episodes", "1", "--output", str(output)]
+    assert main(arguments) == 0
     made = output / "from-scratch" / "second"
     assert (made / "training.json").is_file()
     assert json.loads((output / "results.json").read_text())["level1"]["model"]["episodes"] == 1
