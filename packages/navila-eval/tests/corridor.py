@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -37,9 +38,12 @@ class Corridor(Simulator):
         self.delay = delay
         self.episode: Episode | None = None
         self.place = (0.0, 0.0, 0.0, 0)
+        self.engine = 0
 
     def reset(self, episode: Episode) -> Observation:
         self.episode = episode
+        if episode.info.get("fault") == "engine":
+            self.engine = subprocess.Popen(["sleep", "1000"]).pid
         self.place = (*episode.start_position, 0)
         return self.seen()
 
@@ -99,10 +103,10 @@ class Corridor(Simulator):
         return TopDownMap(rgb=grid, walkable=walkable, origin=(-2.0, -7.0), resolution=0.125)
 
     def snapshot(self) -> Any:
-        return self.episode, self.place
+        return self.episode, self.place, self.engine
 
     def restore(self, state: Any) -> Observation:
-        self.episode, self.place = state
+        self.episode, self.place, self.engine = state
         return self.seen()
 
     def fork(self) -> Corridor:

@@ -90,6 +90,7 @@ def test_a_run_writes_results_aggregate_records_and_a_report(navila_eval: Comman
     assert json.loads((tmp_path / "expert" / "metrics.json").read_text())["houses-level1/sr"] == 1.0
     before = (tmp_path / "expert" / "houses" / "results.json").read_bytes()
     assert navila_eval(*arguments, "--json").returncode == 0
+    assert navila_eval(*arguments, "--perturb", "latency=0").returncode == 0, "that is the run without"
     assert (tmp_path / "expert" / "houses" / "results.json").read_bytes() == before, "a finished task is not run again"
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from navila.actions import Action, parse
 from navila.plugins import default_host
 from navila.simulation import Embodiment, Episode, Observation
 from navila_eval.agents import Agent, ExpertAgent, RandomAgent, wrong_instruction
+from navila_eval.benchmark import in_words
 from navila_eval.navigation import NavigationTask, evaluate_agent
 from navila_eval.navigation_report import ReportSection, write_report
 from navila_eval.pictures import kept_map
-from navila_eval.report_map import draw_map
+from navila_eval.report_map import draw_map, run_colours
 from navila_eval.walk import Walk
 from PIL import Image
 
@@ -154,6 +155,13 @@ def test_the_experts_walk_is_drawn_where_its_path_is_not_on_record(sections: lis
     assert 'class="taken"' in draw_map(kept, {"expert": record | {"gt_locations": []}})
 
 
+def test_every_run_has_a_colour_of_its_own_and_a_name_that_keeps_its_signs() -> None:
+    assert run_colours(["expert", "random"]) == {"expert": "#2ea56a", "random": "#8b93a1"}
+    names = ["expert", *(f"model-{number}" for number in range(6))]
+    assert len(set(run_colours(names).values())) == len(names)
+    assert in_words("houses-pitch=-20-height=0.5") == "houses pitch=-20 height=0.5"
+
+
 def test_the_page_needs_nothing_but_itself(page: tuple[str, Page]) -> None:
     source, parsed = page
     assert parsed.pictures
@@ -223,15 +231,18 @@ def test_a_walk_can_be_kept_without_a_map(tmp_path: Path) -> None:
 
     simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
     episode = simulator.make_episodes(level=0, seed=5, count=1)[0]
+    simulator.reset(episode)
+    floor = simulator.top_down_map()
 
     def no_map() -> Any:
         raise NotImplementedError
 
-    simulator.top_down_map = no_map
     keeper = PictureKeeper(tmp_path, [episode.episode_id], frames=True)
     walk = Walk(episode, simulator, episode.instruction, 10, 1.0)
     observation = walk.start()
-    keeper.start(walk)
+    for answer in (no_map, lambda: None, lambda: replace(floor, resolution=0.0)):
+        simulator.top_down_map = answer
+        keeper.start(walk)
     keeper.decision(walk, observation)
     assert kept_map(tmp_path, episode.scene_id, walk.positions) is None
     assert list(kept_frames(tmp_path, episode.episode_id)) == [0]

@@ -18,6 +18,7 @@ from navila_eval.episode_queue import EpisodeQueue
 from navila_eval.jsonl import read_jsonl
 from navila_eval.perturbations import Perturbation, PerturbedSimulator
 from navila_eval.run_folder import RunFolder
+from navila_eval.simulator_process import start_simulators
 
 
 @pytest.fixture
@@ -90,6 +91,26 @@ def test_what_hangs_dies_or_answers_nonsense_costs_its_episode(corridor: Any, tm
         assert sentence in error
     assert results.metrics["sr"] == 4 / 12
     assert {r["outcome"] for r in records(tmp_path).values() if r["episode_id"] not in failed} == {"stopped"}
+
+
+def test_what_a_simulator_started_ends_with_it(corridor: Any) -> None:
+    task = corridor(faults="engine")
+    episode = task.episodes("val", seed=0, limit=2, data_root=None)[1]
+    (simulator,) = start_simulators(task.simulator, 1, task="corridor")
+    simulator.reset(episode)
+    engine = simulator.snapshot()[-1]
+    assert not ended(engine)
+    simulator.kill()
+    while not ended(engine):
+        time.sleep(0.01)
+
+
+def ended(process: int) -> bool:
+    """Whether a process is gone, or a zombie that nobody has buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_simulators_that_cannot_start_stop_the_run_in_a_sentence(
