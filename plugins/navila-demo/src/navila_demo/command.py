@@ -10,6 +10,7 @@ import click
 @click.command()
 @click.option(
     "--output",
+    "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/demo"),
     show_default=True,
@@ -18,6 +19,7 @@ import click
 @click.option("--model", help="Checkpoint to show instead of the one that ships with navila-demo.")
 @click.option("--episodes", type=click.IntRange(min=1), default=25, show_default=True, help="Episodes a level.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the houses and everything random.")
+@click.option("--force", is_flag=True, help="Start over whatever demonstration is in the output folder.")
 @click.option(
     "--from-scratch",
     is_flag=True,
@@ -28,7 +30,9 @@ import click
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="With --from-scratch: another recipe than the shipped one.",
 )
-def demo(output: Path, model: str | None, episodes: int, seed: int, from_scratch: bool, recipe: Path | None) -> None:
+def demo(
+    output: Path, model: str | None, episodes: int, seed: int, force: bool, from_scratch: bool, recipe: Path | None
+) -> None:
     """Watch a small trained model walk through houses nobody has seen.
 
     A camera and an instruction go in, a vision-language model answers, its answer becomes motion in the simulator, and
@@ -46,4 +50,4 @@ def demo(output: Path, model: str | None, episodes: int, seed: int, from_scratch
     checkpoint = Path(model) if model else None
     if from_scratch:
         checkpoint = make_checkpoint(output / "from-scratch", recipe)
-    run_demo(output, checkpoint, episodes=episodes, seed=seed)
+    run_demo(output, checkpoint, episodes=episodes, seed=seed, force=force)

@@ -38,8 +38,8 @@ def shipped_checkpoint() -> Path:
     return Path(str(files("navila_demo") / "checkpoint"))
 
 
-def run_demo(output: Path, checkpoint: Path | None, *, episodes: int, seed: int) -> dict[str, Any]:
-    """Walk, score and report; returns what `results.json` holds.
+def run_demo(output: Path, checkpoint: Path | None, *, episodes: int, seed: int, force: bool = False) -> dict[str, Any]:
+    """Walk, score and report; returns what `results.json` holds. `force` starts over what is in `output`.
 
     Raises:
         NavilaError: the checkpoint is broken, or `output` holds another demonstration.
@@ -75,6 +75,7 @@ def run_demo(output: Path, checkpoint: Path | None, *, episodes: int, seed: int)
                     output / level / name,
                     identity={**identity, "agent": name},
                     report_episodes=episodes,
+                    force=force,
                     quiet=not console.is_terminal,
                 )
                 for name, make in agents(model, task, seed).items()
