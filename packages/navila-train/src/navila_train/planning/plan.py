@@ -203,9 +203,10 @@ def make_plan(arguments: Arguments, prepare: Prepare, *, counts: Mapping[str, in
 def _most(memory: Callable[[int], float], available: float) -> int:
     """The most frames whose `memory` is available; 0 if one is too many. Memory grows nearly in proportion."""
     few, many = 1, 64
-    low, high = memory(few), memory(many)
+    low = memory(few)
     if low > available:
         return 0
+    high = memory(many)
     for _ in range(6):
         guess = max(int(few + (available - low) * (many - few) / (high - low)), few)
         if guess in (few, many):
