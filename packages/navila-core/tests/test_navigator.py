@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import navila
@@ -42,7 +43,9 @@ class ScriptedModel:
         self.config, self.template, self.tokenizer = real.config, real.template, real.tokenizer
         self.prompt_ids = real.prompt_ids
         self.device, self.vision_tower = real.device, real.vision_tower
-        self.pad_id, self.stop_ids = real.pad_id, real.stop_ids
+        self.pad_id, self.stop_ids, self.image_ids = real.pad_id, real.stop_ids, real.image_ids
+        # An attention without masks, so that it is asked by `generate`.
+        self.llm = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
         self.encoded: list[int] = []
         self.shown: list[list[int]] = []
 

@@ -19,6 +19,10 @@ or, one primitive at a time, with the same history: ``image = execute(nav.step(i
 History is one frame per executed primitive, taken before it. A decision sees history + current frame, sampled to
 `num_frames` by `navila.frames.sample_indices` and padded in front with black. `act` records the current frame after
 deciding, so only the frames before the second and later primitives of an action go through `observe`.
+
+A frame is encoded once, what the prompt begins with like the last one is not read again, and an answer to be expected
+is not made token by token (`navila.model.decisions`). What the next decision needs and is known already can be done
+while the robot moves: ``nav.anticipate()`` after `act`.
 """
 
 from __future__ import annotations
@@ -34,10 +38,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from navila.actions import LEGAL_ANSWERS, STOP_ANSWER, Action, parse
-from navila.constants import IGNORE_INDEX
+from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.conversation import Template
 from navila.errors import ConfigError, DataError
 from navila.frames import sample_indices
+from navila.model.decisions import AnswerTree, Element, Memory, Question, can_decide, greedy_answers, read_ahead
 from navila.model.media import Frame, encode
 from navila.prompts import navigation_prompt, normalise_instruction
 from navila.tokenization import tokenize_supervised
@@ -94,12 +99,16 @@ class Navigator:
         self.max_new_tokens = max_new_tokens
         self._padding = Frame(Image.new("RGB", (PADDING_SIZE, PADDING_SIZE)))
         self._prompt_ids: list[int] | None = None
+        self._answers = self._legal_answers()
+        self._tree = AnswerTree.of(self._answers)
+        self._memory = Memory()
         self._clear()
 
     def _clear(self) -> None:
         self._history: list[Frame] = []
         self._pending: deque[int] = deque()
         self._last: Action | None = None
+        self._memory.clear()
         self.n_decisions = 0
         self.n_unparsed = 0
 
@@ -120,7 +129,6 @@ class Navigator:
         message = navigation_prompt(text, self.num_frames, tokenizer=self.model.tokenizer)
         self.prompt = self.template.render([("user", message), ("assistant", None)])
         self._prompt_ids = self.model.prompt_ids(self.prompt)
-        self._grammar = self._legal_answers(message) if self.decoding == "grammar" else None
 
     @property
     def history_length(self) -> int:
@@ -147,11 +155,42 @@ class Navigator:
             self._pending.extend(self.act(image).primitives)
         return self._pending.popleft()
 
-    def _legal_answers(self, message: str) -> list[list[int]]:
+    def anticipate(self, frames: int | None = None) -> None:
+        """Do what the next decision needs and is known already; to be called while the last action is executed.
+
+        Which frames it will see is known as soon as the action is, and all but the latest have been seen: they are
+        encoded, and the prompt is read up to there. Changes no answer. Does nothing before the first decision, nor for
+        models that remember nothing (`navila.model.decisions.can_decide`).
+
+        Args:
+            frames: recorded between the last decision and the next, the last decision's own included; one a primitive
+                of its action when None.
+        """
+        if self._prompt_ids is None or self._last is None or not can_decide(self.model):
+            return
+        seen = len(self._history)
+        recorded = self._decided_at + (len(self._last.primitives) if frames is None else frames)
+        indices = sample_indices(max(recorded, seen) + 1, self.num_frames)
+        known = [self._padding if i < 0 else self._history[i] for i in indices if i < seen]
+        read_ahead(self.model, self._elements(known), self._memory)
+
+    def _elements(self, frames: Sequence[Frame]) -> tuple[Element, ...]:
+        """The prompt with these frames, up to where the next one would go."""
+        assert self._prompt_ids is not None
+        left = iter(frames)
+        elements: list[Element] = []
+        for token in self._prompt_ids:
+            element = next(left, None) if token == IMAGE_TOKEN_INDEX else token
+            if element is None:
+                break
+            elements.append(element)
+        return tuple(elements)
+
+    def _legal_answers(self) -> list[list[int]]:
         """Token ids of the ten answers as training supervised them, the end of the turn included."""
         answers = []
         for answer in LEGAL_ANSWERS:
-            spans = self.template.spans([("user", message), ("assistant", answer)])
+            spans = self.template.spans([("user", "Go."), ("assistant", answer)])
             _, labels = tokenize_supervised(spans, self.model.tokenizer, self.model.image_ids)
             answers.append([label for label in labels if label != IGNORE_INDEX])
         return answers
@@ -171,6 +210,7 @@ class Navigator:
             elif self.on_unparsed == "stop":
                 action = replace(parse(STOP_ANSWER), text=action.text, status=action.status)
         self._last = action
+        self._decided_at = len(self._history)
         self._history.append(current)
         return action
 
@@ -198,11 +238,13 @@ def act_batch(navigators: Sequence[Navigator], images: Sequence[ImageLike]) -> l
         prompts.append(navigator._prompt_ids)
     current = [Frame(_as_pil(image)) for image in images]
     _share_padding(navigators)
-    sampled = [frame for navigator, now in zip(navigators, current, strict=True) for frame in navigator._sampled(now)]
-    with torch.inference_mode():
-        features, index = encode(model, sampled)
-        texts = _generate(navigators, prompts, features, index)
-    return [navigator._decide(text, now) for navigator, text, now in zip(navigators, texts, current, strict=True)]
+    sampled = [navigator._sampled(now) for navigator, now in zip(navigators, current, strict=True)]
+    answers = _decided(navigators, sampled) if can_decide(model) else _generated(navigators, prompts, sampled)
+    texts = model.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [
+        navigator._decide(_without_stop(text, navigator.template), now)
+        for navigator, text, now in zip(navigators, texts, current, strict=True)
+    ]
 
 
 def _share_padding(navigators: Sequence[Navigator]) -> None:
@@ -212,11 +254,27 @@ def _share_padding(navigators: Sequence[Navigator]) -> None:
         navigator._padding = padding
 
 
-def _generate(
-    navigators: Sequence[Navigator], prompts: Sequence[list[int]], features: torch.Tensor, index: torch.Tensor
-) -> list[str]:
-    """Greedy answers to prompts of different lengths; `features` (N, T, D) are shown in the order of `index` (K,)."""
+def _decided(navigators: Sequence[Navigator], sampled: Sequence[Sequence[Frame]]) -> list[list[int]]:
+    """Token ids of greedy answers to the navigators' prompts with these frames."""
+    questions = [
+        Question(
+            prompt=navigator._elements(frames),
+            bound=navigator.decoding == "grammar",
+            max_new_tokens=navigator.max_new_tokens,
+            memory=navigator._memory,
+        )
+        for navigator, frames in zip(navigators, sampled, strict=True)
+    ]
+    return greedy_answers(navigators[0].model, questions, navigators[0]._tree)
+
+
+@torch.inference_mode()
+def _generated(
+    navigators: Sequence[Navigator], prompts: Sequence[list[int]], sampled: Sequence[Sequence[Frame]]
+) -> list[list[int]]:
+    """The same by `generate` of transformers, for attentions that take no masks and for layers with a window."""
     model = navigators[0].model
+    features, index = encode(model, [frame for frames in sampled for frame in frames])
     longest = max(map(len, prompts))
     input_ids = torch.full((len(prompts), longest), model.pad_id(), dtype=torch.long)
     attention_mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
@@ -224,7 +282,7 @@ def _generate(
         input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, longest - len(prompt) :] = True
     options: dict[str, Any] = {}
-    grammars = [navigator._grammar for navigator in navigators]
+    grammars = [navigator._answers if navigator.decoding == "grammar" else None for navigator in navigators]
     if any(grammar is not None for grammar in grammars):
         options["prefix_allowed_tokens_fn"] = _allowed_next(grammars, len(model.tokenizer), model.stop_ids())
     ids = model.generate(
@@ -236,8 +294,7 @@ def _generate(
         do_sample=False,
         **options,
     )
-    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [_without_stop(text, navigator.template) for text, navigator in zip(texts, navigators, strict=True)]
+    return ids.tolist()
 
 
 def _allowed_next(

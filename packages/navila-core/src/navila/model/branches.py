@@ -41,17 +41,22 @@ def masks_of_layers(config: Any, visible: Tensor, position_ids: Tensor, dtype: t
     """
     window = getattr(config, "sliding_window", None)
     if window is None:
-        return _as_attention_mask(config, visible, dtype)
+        return as_attention_mask(config, visible, dtype)
     near = visible & (position_ids[:, None, :, None] - position_ids[:, None, None, :] < window)
     if getattr(config, "layer_types", None) is None:
-        return _as_attention_mask(config, near, dtype)
+        return as_attention_mask(config, near, dtype)
     return {
-        "full_attention": _as_attention_mask(config, visible, dtype),
-        "sliding_attention": _as_attention_mask(config, near, dtype),
+        "full_attention": as_attention_mask(config, visible, dtype),
+        "sliding_attention": as_attention_mask(config, near, dtype),
     }
 
 
-def _as_attention_mask(config: Any, visible: Tensor, dtype: torch.dtype) -> Tensor:
+def as_attention_mask(config: Any, visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each query may see, (B, 1, L, K) bool, as the attention of this config takes it.
+
+    Raises:
+        ConfigError: it takes no mask of this kind.
+    """
     if config._attn_implementation == "sdpa":
         return visible
     if config._attn_implementation == "eager":
