@@ -69,6 +69,8 @@ def decide(navigator: Navigator, frames: Iterator[tuple[float, Image.Image]]) ->
         began = time.monotonic()
         action = navigator.act(image)
         yield Step(number=number, time=when, image=image, action=action, seconds=time.monotonic() - began)
+        # A camera's next frame takes a while to come.
+        navigator.anticipate(frames=1)
 
 
 def in_words(action: Action) -> str:
