@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from navila.errors import ConfigError
 from navila_eval.breakdowns import breakdowns, failure_counts
 from navila_eval.failures import FAILURES, Failure, failure_of
-from navila_eval.navigation_results import finish_run
+from navila_eval.navigation_results import finish_run, rescore_at
 from navila_eval.recorded import compare
 from navila_eval.run_folder import RunFolder
 from navila_eval.runner import rescore_runs
@@ -122,6 +123,8 @@ def test_another_success_distance_changes_what_a_run_came_to_and_not_the_run(tmp
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert after == {**before, "rescored-4m.json": after["rescored-4m.json"]}
     assert json.loads(after["rescored-4m.json"])["aggregate"]["navila"]["mean_success"] == 1.0
+    with pytest.raises(ConfigError, match="--success-distance is nan: give metres"):
+        rescore_at(folder, math.nan)
 
 
 def test_what_a_swapped_instruction_changes_is_told_of_the_episodes_it_was_given_in(tmp_path: Path) -> None:

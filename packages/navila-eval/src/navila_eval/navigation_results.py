@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -115,8 +116,10 @@ def rescore_at(path: Path, success_distance: float) -> Results:
     `rescored-<distance>m.json` in its folder, the means of `aggregate.json` among them.
 
     Raises:
-        ConfigError: the run is not complete, or none of navigation.
+        ConfigError: the run is not complete, or none of navigation; or the distance is no finite number.
     """
+    if not math.isfinite(success_distance):
+        raise ConfigError(f"--success-distance is {success_distance}: give metres, such as 1.")
     folder = RunFolder(path)
     run = folder.run()
     if "episodes" not in run:

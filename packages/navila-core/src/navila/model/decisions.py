@@ -284,13 +284,15 @@ class _Rows:
     def _row(self, row: int) -> tuple[tuple[Tensor, Tensor], ...]:
         """Keys and values of a row without its empty places."""
         kept: list[tuple[Tensor, Tensor]] = []
+        # Once for all layers: a GPU is waited for to count them.
+        places = self.filled[row].nonzero().squeeze(1)
         for layer in self.cache.layers:
             assert isinstance(layer, DynamicLayer)
             keys, values = layer.keys, layer.values
             assert keys is not None
             assert values is not None
             if len(self.filled) > 1:
-                filled = self.filled[row].to(keys.device)
-                keys, values = keys[row : row + 1, :, filled], values[row : row + 1, :, filled]
+                here = places.to(keys.device)
+                keys, values = (one[row : row + 1].index_select(2, here) for one in (keys, values))
             kept.append((keys, values))
         return tuple(kept)
