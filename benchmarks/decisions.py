@@ -1,10 +1,10 @@
 """CPU seconds of a navigation decision, against transformers' `generate` on the whole prompt.
 
-    python benchmarks/decisions.py [--decisions 16] [--rounds 5] [--layers 8] [--width 256]
+    python benchmarks/decisions.py [--decisions 16] [--walks 1] [--rounds 5] [--layers 8] [--width 256]
 
-One walk before one camera, by a model of random weights in the 8B one's proportions: prompts of some 1,750 positions,
-an encoder of a quarter of the language model's work. Three navigators take turns at each view and must give the same
-answers, chosen among the ten legal ones; all encode a frame once.
+One or more walks side by side, decided in one batch, by a model of random weights in the 8B one's proportions: prompts
+of some 1,750 positions, an encoder of a quarter of the language model's work. Three ways take turns at each view and
+must give the same answers, chosen among the ten legal ones; all encode a frame once.
 
     generate      the whole prompt, and a pass for each token of the answer
     act           what is alike is not read again, and the answer takes one pass
@@ -57,7 +57,8 @@ def make_model(layers: int, width: int) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--decisions", type=int, default=16, help="of a walk (default: 16)")
-    parser.add_argument("--rounds", type=int, default=5, help="walks (default: 5)")
+    parser.add_argument("--walks", type=int, default=1, help="that are decided for at once (default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="times all of it is done (default: 5)")
     parser.add_argument("--layers", type=int, default=8, help="of the language model (default: 8)")
     parser.add_argument("--width", type=int, default=256, help="of the language model (default: 256)")
     asked = parser.parse_args()
@@ -65,11 +66,12 @@ def main() -> None:
     import numpy as np
     import torch
     from navila.actions import Action
-    from navila.navigator import Navigator
+    from navila.navigator import Navigator, act_batch
 
     torch.set_num_threads(1)
     model = make_model(asked.layers, asked.width)
-    navigators = {name: Navigator(model, decoding="grammar") for name in ("generate", "act", "anticipated")}
+    ways = ("generate", "act", "anticipated")
+    navigators = {name: [Navigator(model, decoding="grammar") for _ in range(asked.walks)] for name in ways}
     passes = 0
 
     def count(*_: Any) -> None:
@@ -79,32 +81,38 @@ def main() -> None:
     model.llm.register_forward_pre_hook(count)
     ratios: dict[str, list[float]] = {name: [] for name in navigators}
     passed = dict.fromkeys(navigators, 0)
-    for walk in range(asked.rounds):
-        noise = np.random.default_rng(walk)
+    for number in range(asked.rounds):
+        noise = np.random.default_rng(number)
+
+        def camera(noise: np.random.Generator = noise) -> np.ndarray[Any, Any]:
+            return noise.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+
         seconds = dict.fromkeys(navigators, 0.0)
-        for navigator in navigators.values():
-            navigator.reset(INSTRUCTION)
-        image = noise.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+        for walks in navigators.values():
+            for walk, navigator in enumerate(walks):
+                navigator.reset(INSTRUCTION + " Go on." * walk)
         for _ in range(asked.decisions):
-            actions: list[Action] = []
-            for name, navigator in navigators.items():
+            images = [camera() for _ in range(asked.walks)]
+            decided: list[list[Action]] = []
+            for name, walks in navigators.items():
                 if name == "anticipated":
-                    navigator.anticipate()
+                    for navigator in walks:
+                        navigator.anticipate()
                 began, passes = time.process_time(), 0
                 with patch("navila.navigator.can_decide", lambda _, name=name: name != "generate"):
-                    actions.append(navigator.act(image))
+                    decided.append(act_batch(walks, images))
                 seconds[name] += time.process_time() - began
                 passed[name] += passes
-            assert actions[0] == actions[1] == actions[2], "the answers differ"
-            for _ in actions[0].primitives[1:]:
-                image = noise.integers(0, 256, (240, 320, 3), dtype=np.uint8)
-                for navigator in navigators.values():
-                    navigator.observe(image)
-            image = noise.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+            assert decided[0] == decided[1] == decided[2], "the answers differ"
+            for walk, action in enumerate(decided[0]):
+                for _ in action.primitives[1:]:
+                    image = camera()
+                    for walks in navigators.values():
+                        walks[walk].observe(image)
         for name, taken in seconds.items():
             ratios[name].append(seconds["generate"] / taken)
         each = "   ".join(f"{name} {taken / asked.decisions:.3f} s" for name, taken in seconds.items())
-        print(f"walk {walk + 1}, a decision: {each}", flush=True)
+        print(f"round {number + 1}, {asked.walks} decided: {each}", flush=True)
     for name, values in ratios.items():
         each = passed[name] / asked.decisions / asked.rounds
         print(f"{name:12} x{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f}), {each:.1f} passes")
