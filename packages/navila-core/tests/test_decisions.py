@@ -78,7 +78,7 @@ def test_a_tree_has_what_answers_begin_with_alike_once() -> None:
     assert tree.parents == (ROOT, 0, 1, 1, 0, ROOT)
     assert tree.children[ROOT] == {1: 0, 7: 5, 9: None}
     assert tree.children[2] == {9: None}
-    assert tree.paths()[3].tolist() == [True, True, False, True, False, False]
+    assert tree.paths[3].tolist() == [True, True, False, True, False, False]
 
 
 @pytest.mark.parametrize("guess", ["never right", "right", "right at first", "of another's answer"])

@@ -43,6 +43,7 @@ from navila.conversation import Template
 from navila.errors import ConfigError, DataError
 from navila.frames import sample_indices
 from navila.model.decisions import AnswerTree, Element, Memory, Question, can_decide, greedy_answers, read_ahead
+from navila.model.generation import padded_left
 from navila.model.media import Frame, encode
 from navila.prompts import navigation_prompt, normalise_instruction
 from navila.tokenization import tokenize_supervised
@@ -275,12 +276,7 @@ def _generated(
     """The same by `generate` of transformers, for attentions that take no masks and for layers with a window."""
     model = navigators[0].model
     features, index = encode(model, [frame for frames in sampled for frame in frames])
-    longest = max(map(len, prompts))
-    input_ids = torch.full((len(prompts), longest), model.pad_id(), dtype=torch.long)
-    attention_mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        attention_mask[row, longest - len(prompt) :] = True
+    input_ids, attention_mask = padded_left(prompts, model.pad_id())
     options: dict[str, Any] = {}
     grammars = [navigator._answers if navigator.decoding == "grammar" else None for navigator in navigators]
     if any(grammar is not None for grammar in grammars):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from navila.errors import DataError, reason
 from navila.files import folder_atomically
 from navila.video import IMAGE_SUFFIXES, FrameIndex, is_video, iterate_frames
 from navila_eval.parquet import read_parquet
+from navila_eval.rows import read_json
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ def needles_of(path: Path) -> list[Needle]:
     if path.suffix == ".parquet":
         rows: Any = read_parquet(path)
     else:
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON ({error}): mend it.") from None
+        rows = read_json(path, "mend it")
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} is no list of needles: give each image, question and answer.")
     return [_needle(row, f"{path}, needle {number}", path.parent) for number, row in enumerate(rows)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from navila.cli.loading import loading_options
+from navila.cli.loading import conversation_option, loading_options
 from navila.cli.sections import SectionedCommand
 
 _HOST = click.option(
@@ -106,13 +106,7 @@ def serve_simulator(name: str, options: tuple[str, ...], host: str, port: int, m
 @_HOST
 @click.option("--port", type=click.IntRange(0, 65535), default=54321, show_default=True, help="0 takes a free one.")
 @click.option("--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's by default.")
-@click.option(
-    "--conversation",
-    "--template",
-    "template",
-    metavar="NAME",
-    help="Conversation template; the checkpoint's by default.",
-)
+@conversation_option
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer in tokens."
 )

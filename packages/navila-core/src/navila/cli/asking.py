@@ -67,13 +67,7 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _LOADING = (
     click.option("-m", "--model", "model_path", required=True, metavar="PATH", help="Checkpoint folder or Hub id."),
-    click.option(
-        "--conversation",
-        "--template",
-        "template",
-        metavar="NAME",
-        help="Conversation template; the checkpoint's by default.",
-    ),
+    loading.conversation_option,
 )
 
 

@@ -90,6 +90,16 @@ def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_loading
 
 
+#: The option of another conversation template than the checkpoint's; it arrives as `template`.
+conversation_option = click.option(
+    "--conversation",
+    "--template",
+    "template",
+    metavar="NAME",
+    help="Conversation template; the checkpoint's by default.",
+)
+
+
 def _quantization(name: str | None, load_8bit: bool, load_4bit: bool) -> str | None:
     given = [*([name] if name else []), *(["bnb-int8"] if load_8bit else []), *(["bnb-nf4"] if load_4bit else [])]
     if len(given) > 1:

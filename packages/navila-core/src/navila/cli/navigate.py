@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from navila.cli.loading import loading_options
+from navila.cli.loading import conversation_option, loading_options
 from navila.cli.sections import SectionedCommand
 from navila.errors import ConfigError, DataError
 
@@ -50,13 +50,7 @@ _NO_FRAME = "There is no frame to decide on: check the video or the camera."
     show_default=True,
     help="Answers over all words, or only the ten of the training data.",
 )
-@click.option(
-    "--conversation",
-    "--template",
-    "template",
-    metavar="NAME",
-    help="Conversation template; the checkpoint's by default.",
-)
+@conversation_option
 @click.option("--dry-run", is_flag=True, help="Tell what would be looked at, without a model.")
 @loading_options
 def navigate(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -20,7 +21,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from navila.constants import IMAGE_TOKEN_INDEX
 from navila.model.branches import as_attention_mask
-from navila.model.generation import ConversationalModel
+from navila.model.generation import ConversationalModel, padded_left
 from navila.model.media import Frame, encode
 from navila.model.packed_attention import rows_of_one
 
@@ -62,6 +63,7 @@ class AnswerTree:
             following.setdefault(answer[-1], None)
         return cls(tokens=tuple(tokens), parents=tuple(parents), children=(*children, root))
 
+    @cached_property
     def paths(self) -> Tensor:
         """(N, N) bool: which nodes lie on the way to each node, itself included."""
         seen = torch.eye(len(self.tokens), dtype=torch.bool)
@@ -171,7 +173,7 @@ def _along(
 @torch.inference_mode()
 def read_ahead(model: ConversationalModel, prompt: Sequence[Element], memory: Memory) -> None:
     """Let the language model read a prompt's beginning, for the question that will go on from there."""
-    if memory.common((*prompt, IMAGE_TOKEN_INDEX)) < len(prompt):
+    if memory.prompt[: len(prompt)] != tuple(prompt):
         with rows_of_one(model.llm):
             _Rows(model).read([tuple(prompt)], [memory])
 
@@ -197,13 +199,8 @@ class _Rows:
         known = [self._width(prompt[:count]) for prompt, count in zip(prompts, common, strict=True)]
         self._recall(memories, known)
         rest = [prompt[count:] for prompt, count in zip(prompts, common, strict=True)]
-        longest = max(map(len, rest))
-        ids = torch.full((len(rest), longest), model.pad_id())
-        real = torch.zeros_like(ids, dtype=torch.bool)
-        for row, elements in enumerate(rest):
-            tokens = [IMAGE_TOKEN_INDEX if isinstance(element, Frame) else element for element in elements]
-            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
-            real[row, longest - len(tokens) :] = True
+        tokens = [[IMAGE_TOKEN_INDEX if isinstance(one, Frame) else one for one in elements] for elements in rest]
+        ids, real = padded_left(tokens, model.pad_id())
         shown = [element for elements in rest for element in elements if isinstance(element, Frame)]
         features, index = encode(model, shown) if shown else (None, None)
         batch = model.embed(
@@ -230,7 +227,7 @@ class _Rows:
     def guess(self, tree: AnswerTree) -> Tensor:
         """Logits (B, N, V) of what follows each node of a tree, were it said; the nodes' places stay empty."""
         batch, nodes = len(self.filled), len(tree.tokens)
-        paths = tree.paths().to(self.filled.device)
+        paths = tree.paths.to(self.filled.device)
         visible = torch.cat([self.filled[:, None].expand(-1, nodes, -1), paths.expand(batch, -1, -1)], 2)
         logits = self._forward(
             as_attention_mask(self.model.llm.config, visible[:, None], self.model.llm.dtype),

@@ -33,6 +33,17 @@ from navila.model.vision import VisionEncoder
 from navila.tokenization import enclose_images, stop_token_ids, tokenize_with_images
 
 
+def padded_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids (B, L) of rows of different lengths, padded in front, and which are real, (B, L) bool."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad_id)
+    real = torch.zeros_like(ids, dtype=torch.bool)
+    for row, row_ids in enumerate(rows):
+        ids[row, longest - len(row_ids) :] = torch.tensor(row_ids)
+        real[row, longest - len(row_ids) :] = True
+    return ids, real
+
+
 class ConversationalModel(PreTrainedModel, GenerationMixin):
     """Tokenizer, image processor and template of a composed model, and what can be said with them."""
 
@@ -271,13 +282,7 @@ class ConversationalModel(PreTrainedModel, GenerationMixin):
         self, conversations: Sequence[Sequence[Turn]], progress: Progress | None = None
     ) -> dict[str, Tensor | None]:
         """Inputs of `generate`: rows padded on the left, every distinct frame encoded once in its life."""
-        rows = [self.turns_ids(turns) for turns in conversations]
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self.pad_id())
-        mask = torch.zeros_like(ids, dtype=torch.bool)
-        for row, row_ids in enumerate(rows):
-            ids[row, longest - len(row_ids) :] = torch.tensor(row_ids)
-            mask[row, longest - len(row_ids) :] = True
+        ids, mask = padded_left([self.turns_ids(turns) for turns in conversations], self.pad_id())
         inputs: dict[str, Tensor | None] = {
             "input_ids": ids.to(self.device),
             "attention_mask": mask.to(self.device),
