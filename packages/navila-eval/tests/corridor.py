@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from navila import hookimpl
 from navila.actions import FORWARD, LEFT, RIGHT, STOP
-from navila.errors import ConfigError
+from navila.errors import ConfigError, SceneError
 from navila.simulation import Embodiment, Episode, Observation, Position, Simulator, TopDownMap
 from navila.specs import BenchmarkSpec
 from navila_eval.navigation import NavigationBenchmark
@@ -42,6 +42,8 @@ class Corridor(Simulator):
 
     def reset(self, episode: Episode) -> Observation:
         self.episode = episode
+        if episode.info.get("fault") == "scene":
+            raise SceneError("There is no floor here.")
         if episode.info.get("fault") == "engine":
             self.engine = subprocess.Popen(["sleep", "1000"]).pid
         self.place = (*episode.start_position, 0)

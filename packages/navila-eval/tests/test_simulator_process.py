@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from navila.errors import ConfigError, NavilaError
+from navila.errors import ConfigError, NavilaError, SceneError, SimulatorError
 from navila.plugins import default_host
 from navila.simulation import Episode
 from navila_eval.agents import swapped_sides
@@ -91,6 +91,18 @@ def test_what_hangs_dies_or_answers_nonsense_costs_its_episode(corridor: Any, tm
         assert sentence in error
     assert results.metrics["sr"] == 4 / 12
     assert {r["outcome"] for r in records(tmp_path).values() if r["episode_id"] not in failed} == {"stopped"}
+
+
+def test_an_episode_that_does_not_fit_its_scene_leaves_the_simulator_as_it_is(corridor: Any) -> None:
+    task = corridor(faults="scene")
+    first, unfit = task.episodes("val", seed=0, limit=2, data_root=None)
+    (simulator,) = start_simulators(task.simulator, 1, task="corridor")
+    with pytest.raises(SceneError, match=r"^There is no floor here\.$"):
+        simulator.reset(unfit)
+    assert simulator.reset(first).position == first.start_position
+    simulator.close()
+    with pytest.raises(SimulatorError, match="was closed"):
+        simulator.step(1)
 
 
 def test_what_a_simulator_started_ends_with_it(corridor: Any) -> None:

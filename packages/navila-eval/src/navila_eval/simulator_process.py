@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from navila.errors import SimulatorError, SimulatorUnavailable
+from navila.errors import NavilaError, SceneError, SimulatorError, SimulatorUnavailable
 from navila.plugins import default_host
 from navila.processes import end_with_parent
 from navila.simulation import (
@@ -75,6 +75,7 @@ class SimulatorProcess(Simulator):
         Raises:
             SimulatorUnavailable: none can be started.
             SimulatorError: this one broke.
+            SceneError: the scene cannot be loaded, or the episode does not fit it.
         """
         for attempt in range(1, STARTS + 1):
             try:
@@ -126,9 +127,9 @@ class SimulatorProcess(Simulator):
                 pass
         self.kill()
 
-    def kill(self) -> None:
-        """End the process at once, and what it started."""
-        process, self._process, self._pipe = self._process, None, None
+    def kill(self, why: str = "The simulator was closed.") -> None:
+        """End the process at once, and what it started; `why` is what later calls are told."""
+        process, self._process, self._pipe, self._fate = self._process, None, None, why
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -153,20 +154,20 @@ class SimulatorProcess(Simulator):
         try:
             self._embodiment = self._answer("start", LOADING * self._timeout)
         except SimulatorError as error:
-            self.kill()
-            raise SimulatorUnavailable(f"The simulator cannot be started: {error}") from None
+            self.kill(f"The simulator cannot be started: {error}")
+            raise SimulatorUnavailable(self._fate) from None
         self._started = True
 
     def _call(self, method: str, *arguments: Any, patience: float | None = None) -> Any:
         if self._pipe is None:
-            raise SimulatorError(self._fate or "The simulator was closed.")
+            raise SimulatorError(self._fate)
         self._wait_until_ready()
         self._asked = True
         try:
             self._pipe.send((method, arguments))
             return self._answer(method, self._timeout if patience is None else patience)
         except OSError:
-            raise SimulatorError(self._end()) from None
+            raise self._ended() from None
         finally:
             self._asked = False
 
@@ -174,34 +175,30 @@ class SimulatorProcess(Simulator):
         assert self._pipe is not None
         try:
             if not self._pipe.poll(patience):
-                self.kill()
-                self._fate = f"The simulator did not answer {method!r} within {patience:g} s and was ended."
+                self.kill(f"The simulator did not answer {method!r} within {patience:g} s and was ended.")
                 raise SimulatorError(self._fate)
-            kind, value = self._pipe.recv()
+            answer = self._pipe.recv()
         except (EOFError, OSError):
-            raise SimulatorError(self._end()) from None
-        if kind != "ok":
-            raise SimulatorUnavailable(value) if kind == "unavailable" else SimulatorError(value)
-        return value
+            raise self._ended() from None
+        if isinstance(answer, NavilaError):
+            raise answer
+        return answer
 
-    def _end(self) -> str:
+    def _ended(self) -> SimulatorError:
         """How the process came to its end."""
-        if self._process is None:
-            return "The simulator was closed."
-        self._process.join(CLOSING)
-        code = self._process.exitcode
-        self.kill()
-        how = "" if code is None else f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
-        self._fate = f"The simulator's process ended{how}."
-        return self._fate
+        if self._process is not None:
+            self._process.join(CLOSING)
+            code = self._process.exitcode
+            how = "" if code is None else f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
+            self.kill(f"The simulator's process ended{how}.")
+        return SimulatorError(self._fate)
 
     def _checked(self, observation: Observation) -> Observation:
         try:
             check_observation(observation, self.embodiment)
         except SimulatorError as error:
             # Who answers nonsense once is not asked again.
-            self.kill()
-            self._fate = str(error)
+            self.kill(str(error))
             raise
         return observation
 
@@ -245,9 +242,9 @@ def _serve(pipe: Connection, task: str) -> None:
         if task:
             default_host().registry("benchmark").load(task)
         simulator = pipe.recv()()
-        pipe.send(("ok", simulator.embodiment))
+        pipe.send(simulator.embodiment)
     except Exception as error:
-        pipe.send(("error", told(error)))
+        pipe.send(SimulatorError(told(error)))
         return
     while True:
         try:
@@ -257,15 +254,15 @@ def _serve(pipe: Connection, task: str) -> None:
         if method == "close":
             break
         try:
-            answer = "ok", _do(simulator, method, arguments)
+            answer = _do(simulator, method, arguments)
         except Exception as error:
-            answer = "unavailable" if isinstance(error, SimulatorUnavailable) else "error", told(error)
+            answer = _portable(error)
         try:
             pipe.send(answer)
         except OSError:
             break
         except Exception as error:
-            pipe.send(("error", told(error)))
+            pipe.send(SimulatorError(told(error)))
     simulator.close()
     # Nothing else is left to be tidied up here.
     os._exit(0)
@@ -280,10 +277,17 @@ def _do(simulator: Simulator, method: str, arguments: tuple[Any, ...]) -> Any:
     return getattr(simulator, method)(*arguments)
 
 
+def _portable(error: Exception) -> NavilaError:
+    """An error as a process can read it that lacks the module of its class."""
+    for kind in (SimulatorUnavailable, SceneError):
+        if isinstance(error, kind):
+            return kind(str(error))
+    return SimulatorError(told(error))
+
+
 def told(error: Exception) -> str:
     """An error as its record has it."""
-    ours = isinstance(error, SimulatorError | SimulatorUnavailable)
-    return str(error) if ours else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {error}"
 
 
 def start_simulators(

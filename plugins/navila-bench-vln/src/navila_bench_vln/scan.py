@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from navila.errors import ConfigError, DataError, NavilaError, SimulatorError
+from navila.errors import ConfigError, DataError, SceneError, SimulatorError
 from navila.simulation import Episode, Position, Simulator
 from navila_eval.navigation import NavigationTask
 
@@ -111,13 +111,11 @@ def _stands(simulator: Simulator, episodes: Sequence[Episode]) -> bool:
         try:
             simulator.reset(dataclasses.replace(episode, goals=()))
             return True
-        except NavilaError as error:
-            # From a process of its own an error comes as its name and sentence.
-            sentence = str(error).removeprefix("SceneError: ")
-            if isinstance(error, SimulatorError) and sentence == str(error):
-                return False  # It broke, as its walk will say.
+        except SimulatorError:
+            return False  # It broke, as its walk will say.
+        except SceneError as error:
             # Of a scene that cannot be loaded nothing else is ever said.
-            if sentence == refusal:
+            if str(error) == refusal:
                 break
-            refusal = refusal or sentence
+            refusal = refusal or str(error)
     raise DataError(refusal)
