@@ -122,6 +122,11 @@ class NavigationBenchmark(Benchmark):
                 data_root=request.data_root,
                 max_steps=request.max_steps,
             )
+            if request.agent == "replay" and not any(episode.info.get("gt_actions") for episode in task.episodes):
+                raise ConfigError(
+                    f"No episode of {request.task} {request.split} comes with recorded actions (a _gt file beside its "
+                    "episodes has them): use the agent reference or expert."
+                )
             # As many as there is work for: a walk that is over leaves its simulator to the next.
             while len(simulators) < min(request.batch_size, len(task.episodes)):
                 simulators.append(simulators[0].fork())
