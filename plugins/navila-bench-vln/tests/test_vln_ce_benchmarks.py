@@ -187,7 +187,7 @@ def test_the_described_path_and_recorded_actions_are_walked_again(run: Any, data
     _dump(tmp_path / "one_gt.json.gz", truth)
     replayed = run("r2r-ce", options=options, agent="replay", output_dir=tmp_path / "replay")
     assert _records(replayed)[0]["positions"] == record["positions"]
-    with pytest.raises(ConfigError, match="No episode of r2r-ce .* comes with recorded actions"):
+    with pytest.raises(ConfigError, match=r"No episode of r2r-ce .* comes with recorded actions"):
         run("r2r-ce", agent="replay", limit=1, output_dir=tmp_path / "without")
 
 
