@@ -186,17 +186,37 @@ class ForwardRandomAgent(RandomAgent):
         return [_say(primitive) for primitive in draws]
 
 
+class PrimitiveAgent(Agent[StateT]):
+    """One primitive a decision, without looking."""
+
+    needs_images = False
+
+    def act(self, states: Sequence[StateT], observations: Sequence[Observation]) -> Sequence[Action | Exception]:
+        return [self._decision(state) for state in states]
+
+    def _decision(self, state: StateT) -> Action | Exception:
+        try:
+            return _say(self.primitive(state))
+        except SimulatorUnavailable:
+            raise
+        except Exception as error:
+            return error
+
+    @abstractmethod
+    def primitive(self, state: StateT) -> int:
+        """What to execute next."""
+
+
 @dataclass(frozen=True)
 class _Follower:
     simulator: Simulator
     episode: Episode
 
 
-class ExpertAgent(Agent[_Follower]):
+class ExpertAgent(PrimitiveAgent[_Follower]):
     """Follows the shortest path to the episode's first goal as the simulator's expert does: the upper bound."""
 
     name = "expert"
-    needs_images = False
 
     def __init__(self, goal_radius: Callable[[Episode], float]) -> None:
         """`goal_radius(episode)`: metres to the goal within which the expert stops."""
@@ -205,16 +225,8 @@ class ExpertAgent(Agent[_Follower]):
     def begin(self, episode: Episode, simulator: Simulator) -> _Follower:
         return _Follower(simulator, episode)
 
-    def act(self, states: Sequence[_Follower], observations: Sequence[Observation]) -> Sequence[Action | Exception]:
-        return [self._follow(state) for state in states]
-
-    def _follow(self, state: _Follower) -> Action | Exception:
-        try:
-            return _say(state.simulator.expert_action(state.episode.goals[0], self._goal_radius(state.episode)))
-        except SimulatorUnavailable:
-            raise
-        except Exception as error:
-            return error
+    def primitive(self, state: _Follower) -> int:
+        return state.simulator.expert_action(state.episode.goals[0], self._goal_radius(state.episode))
 
 
 def _say(primitive: int) -> Action:

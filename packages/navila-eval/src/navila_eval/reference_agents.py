@@ -1,43 +1,25 @@
-"""Who walks what is on record: checks of simulator, episodes and scoring with nobody's decisions in them."""
+"""Agents that walk what is on record, so that simulator, episodes and scoring can be checked without a model."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from navila.actions import STOP, Action, answer_for_primitives, parse
+from navila.actions import STOP
 from navila.errors import DataError
-from navila.simulation import Episode, Observation, Position, Simulator
+from navila.simulation import Episode, Position, Simulator
 
-from navila_eval.agents import Agent, StateT
+from navila_eval.agents import PrimitiveAgent
 
 #: Metres to a way point at which the next one counts; VLN-CE's own expert comes as near to its goal.
 WAY_POINT_RADIUS = 0.5
 
 
-class _StepByStep(Agent[StateT]):
-    """One primitive a decision, without looking."""
+class ReplayAgent(PrimitiveAgent[Iterator[int]]):
+    """Executes the actions recorded with the episode, as `_gt` files have them.
 
-    needs_images = False
-
-    def act(self, states: Sequence[StateT], observations: Sequence[Observation]) -> Sequence[Action | Exception]:
-        return [self._said(state) for state in states]
-
-    def _said(self, state: StateT) -> Action | Exception:
-        try:
-            return parse(answer_for_primitives((self.primitive(state),)))
-        except Exception as error:
-            return error
-
-    @abstractmethod
-    def primitive(self, state: StateT) -> int:
-        """What to execute next."""
-
-
-class ReplayAgent(_StepByStep[Iterator[int]]):
-    """Executes the actions recorded with the episode, as `_gt` files have them: where a simulator moves as the one they
-    were recorded in, they succeed."""
+    They succeed in a simulator that moves like the one they were recorded in.
+    """
 
     name = "replay"
 
@@ -62,7 +44,7 @@ class _Route:
     ahead: list[Position]
 
 
-class ReferenceAgent(_StepByStep[_Route]):
+class ReferenceAgent(PrimitiveAgent[_Route]):
     """The simulator's expert from way point to way point of the path that the instruction describes, to its end."""
 
     name = "reference"
