@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
-import os
 import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +15,7 @@ from navila.endpoint import Endpoint, EndpointError, UnreachableError, image_par
 from navila.errors import ConfigError, NavilaError, reason
 
 from navila_eval.questions import Question
+from navila_eval.workers import workers
 
 if TYPE_CHECKING:
     from navila.model import NavilaForCausalLM
@@ -206,70 +203,42 @@ def answer_in_processes(
     Raises:
         NavilaError: what one of them raised, or one of them died.
     """
-    context = multiprocessing.get_context("spawn")
-    devices = _gpus()
     at_work: dict[Any, Batch] = {}
-    workers = []
+    count = min(processes, len(batches))
     try:
-        for number in range(min(processes, len(batches))):
-            here, there = context.Pipe()
-            device = devices[number % len(devices)] if devices else None
-            worker = context.Process(target=_work, args=(there, load, device, num_frames, seed), daemon=True)
-            worker.start()
-            # Only the process itself holds its end, so that its death is noticed.
-            there.close()
-            workers.append((worker, here))
-        while at_work or len(batches):
-            for _, pipe in workers:
-                if pipe not in at_work and (batch := batches.take()) is not None:
-                    at_work[pipe] = batch
-                    pipe.send(batch)
-            # What other processes of the run are at may become free.
-            idle = len(at_work) < len(workers) and len(batches)
-            ready: list[Any] = wait(list(at_work), timeout=PAUSE if idle else None) if at_work or idle else []
-            for pipe in ready:
-                outcomes = pipe.recv()
-                if isinstance(outcomes, Exception):
-                    raise outcomes
-                if isinstance(outcomes, dict):
-                    told(outcomes)
-                else:
-                    yield at_work.pop(pipe), outcomes
+        # Daemons: whoever takes these batches may stop in between and never come back to end them.
+        with workers(count, _answer_batches, load, num_frames, seed, daemon=True) as pipes:
+            while at_work or len(batches):
+                for pipe in pipes:
+                    if pipe not in at_work and (batch := batches.take()) is not None:
+                        at_work[pipe] = batch
+                        pipe.send(batch)
+                # What other processes of the run are at may become free.
+                idle = len(at_work) < count and len(batches)
+                ready: list[Any] = wait(list(at_work), timeout=PAUSE if idle else None) if at_work or idle else []
+                for pipe in ready:
+                    outcomes = pipe.recv()
+                    if isinstance(outcomes, Exception):
+                        raise outcomes
+                    if isinstance(outcomes, dict):
+                        told(outcomes)
+                    else:
+                        yield at_work.pop(pipe), outcomes
     except (EOFError, ConnectionError):
         raise NavilaError(
             "A process that answers questions died, most likely for want of memory: run the same command again to go "
             "on, with a smaller -n or --batch-size."
         ) from None
-    finally:
-        for worker, pipe in workers:
-            pipe.close()
-            worker.terminate()
-            worker.join()
 
 
-def _gpus() -> list[str]:
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _work(
-    pipe: Any, load: Callable[[], NavilaForCausalLM], device: str | None, num_frames: int | None, seed: int
-) -> None:
-    """Answer batches from a pipe until it closes."""
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-    with closing(pipe):
+def _answer_batches(pipe: Connection, load: Callable[[], NavilaForCausalLM], num_frames: int | None, seed: int) -> None:
+    """Answer the batches that come through a pipe until it closes; `model_facts` go back first."""
+    model = load()
+    pipe.send(model_facts(model))
+    ask = ask_model(model, num_frames=num_frames, seed=seed)
+    while True:
         try:
-            model = load()
-            pipe.send(model_facts(model))
-            ask = ask_model(model, num_frames=num_frames, seed=seed)
-            while True:
-                pipe.send(answer(pipe.recv(), ask))
-        except (EOFError, ConnectionError, KeyboardInterrupt):
+            batch = pipe.recv()
+        except EOFError:
             return
-        except NavilaError as error:
-            pipe.send(NavilaError(str(error)))
-        except Exception:
-            pipe.send(RuntimeError(traceback.format_exc()))
+        pipe.send(answer(batch, ask))

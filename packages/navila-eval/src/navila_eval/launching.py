@@ -49,11 +49,9 @@ def own_gpu(team: Team, environment: Mapping[str, str]) -> str | None:
     """The GPU of this process where its machine has several of the team: a value of CUDA_VISIBLE_DEVICES."""
     from navila.launch.start import visible_gpus
 
-    if team.local_size == 1 or not (count := visible_gpus(environment)):
+    if team.local_size == 1 or not (gpus := visible_gpus(environment)):
         return None
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(number) for number in range(count)]
-    return devices[team.local_rank % count]
+    return gpus[team.local_rank % len(gpus)]
 
 
 def given_words(context: click.Context, *, without: Collection[str]) -> list[str]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import traceback
-from contextlib import closing
 from dataclasses import replace
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from navila.errors import NavilaError
-from navila.launch.start import visible_gpus
 from navila.plugins import default_host
-from navila.processes import end_with_parent
 
 from navila_eval.benchmark import Request
 from navila_eval.run_folder import RESULTS, RunFolder
+from navila_eval.workers import workers
 
 if TYPE_CHECKING:
     from navila_eval.navigation import NavigationBenchmark
@@ -30,24 +25,15 @@ def run_in_processes(benchmark: NavigationBenchmark, request: Request) -> None:
     """
     if request.force or (not request.resume and not (request.output_dir / RESULTS).exists()):
         RunFolder(request.output_dir).clear()
-    devices = _devices()
-    context = multiprocessing.get_context("spawn")
     asked = replace(request, processes=1, force=False, resume=True, load_model=request.model_loader)
-    pipes: dict[Any, Any] = {}
-    try:
-        for number in range(request.processes):
-            here, there = context.Pipe()
-            device = devices[number % len(devices)] if devices else None
-            # They start processes themselves, which daemons may not.
-            process = context.Process(target=_work, args=(there, request.task, device), daemon=False)
-            process.start()
-            there.close()
-            # After the plugins are loaded there: what is sent may come from a plugin's file. One shows how all get on.
-            here.send((benchmark, replace(asked, quiet=request.quiet or number > 0)))
-            pipes[here] = process
+    # Environments are processes in their turn, which daemons may not start.
+    with workers(request.processes, _walk, request.task, daemon=False) as pipes:
+        for number, pipe in enumerate(pipes):
+            # One shows how all are getting on.
+            pipe.send((benchmark, replace(asked, quiet=request.quiet or number > 0)))
         at_work = set(pipes)
         while at_work:
-            ready: list[Any] = wait(list(at_work))
+            ready: list[Any] = wait(at_work)
             for pipe in ready:
                 at_work.remove(pipe)
                 try:
@@ -59,33 +45,12 @@ def run_in_processes(benchmark: NavigationBenchmark, request: Request) -> None:
                     ) from None
                 if error is not None:
                     raise error
-    finally:
-        for pipe, process in pipes.items():
-            pipe.close()
-            process.terminate()
-            process.join()
 
 
-def _devices() -> list[str]:
-    """Values of CUDA_VISIBLE_DEVICES that name one GPU each."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(number) for number in range(visible_gpus(os.environ))]
-
-
-def _work(pipe: Any, task: str, device: str | None) -> None:
-    """Run what a pipe brings, and send what it raised."""
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-    end_with_parent()
-    with closing(pipe):
-        try:
-            default_host().registry("benchmark").load(task)
-            benchmark, request = pipe.recv()
-            benchmark.run(request)
-            pipe.send(None)
-        except KeyboardInterrupt:
-            return
-        except NavilaError as error:
-            pipe.send(NavilaError(str(error)))
-        except Exception:
-            pipe.send(RuntimeError(traceback.format_exc()))
+def _walk(pipe: Connection, task: str) -> None:
+    """Run the benchmark that the pipe brings, and send None when it is done."""
+    # First, since the benchmark may be of a class in a plugin's file, which cannot be unpickled before.
+    default_host().registry("benchmark").load(task)
+    benchmark, request = pipe.recv()
+    benchmark.run(request)
+    pipe.send(None)

@@ -122,7 +122,7 @@ def run(
         raise ConfigError("The command is missing: navila run -J NAME -- navila train --config recipe.yaml.")
     chosen = launcher or default_launcher(os.environ)
     if gpus_per_node is None:
-        gpus_per_node = DEFAULT_GPUS if chosen == "slurm" else visible_gpus(os.environ)
+        gpus_per_node = DEFAULT_GPUS if chosen == "slurm" else len(visible_gpus(os.environ))
     if chosen is None:
         chosen = "torchrun" if is_training(command) and nodes * max(gpus_per_node, 1) > 1 else "local"
     if limit is None and chosen == "slurm":

@@ -43,11 +43,11 @@ def default_launcher(environment: Mapping[str, str]) -> Launcher | None:
     return None
 
 
-def visible_gpus(environment: Mapping[str, str]) -> int:
-    """GPUs of this machine that a process started here may use."""
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """GPUs of this machine that a process started here may use, each as CUDA_VISIBLE_DEVICES names it."""
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len([device for device in visible.split(",") if device.strip() and device.strip() != "-1"])
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return [device for device in visible.split(",") if device.strip() and device.strip() != "-1"]
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 def local_command(job: Job, launcher: Launcher) -> tuple[str, ...]:
