@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from navila.endpoint import Endpoint, EndpointError, UnreachableError, image_part, text_part
 from navila.errors import ConfigError, NavilaError, reason
 
+from navila_eval.claims import PAUSE
 from navila_eval.questions import Question
 from navila_eval.workers import workers
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 Ask = Callable[[Sequence[Any], Mapping[str, Any]], list[str]]
 #: Frames of a video that an endpoint is shown when nothing says how many.
 ENDPOINT_FRAMES = 8
-#: Seconds between two looks for batches that other processes of the run may leave.
-PAUSE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

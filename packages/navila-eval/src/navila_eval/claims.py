@@ -13,6 +13,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from navila.errors import ConfigError
+
+#: Seconds between two looks for what other processes have finished or left.
+PAUSE = 0.5
 #: Seconds between two signs of life, and after how many without one a process of another machine counts as dead.
 SIGN, DEAD = 10.0, 60.0
 #: What file systems without hard links say.
@@ -63,6 +67,17 @@ class Claims:
         owners = [path.stem for path in self.folder.glob("*.alive")] if self.folder.is_dir() else []
         return [owner for owner in owners if owner != self.owner and self._lives(owner)]
 
+    def check_alone(self) -> None:
+        """Make sure that nobody else is at work here, before what is here is removed.
+
+        Raises:
+            ConfigError: other processes are.
+        """
+        if self.others():
+            raise ConfigError(
+                f"Other processes are at work in {self.folder.parent}: stop them before the run is started over."
+            )
+
     def take(self, name: str) -> bool:
         """Claim a piece of work; False while another process that lives has it."""
         path = self.folder / name
@@ -79,6 +94,11 @@ class Claims:
                 continue
             self._held.add(name)
             return True
+
+    def wait_for(self, name: str) -> None:
+        """Claim a piece of work once no other process has it."""
+        while not self.take(name):
+            time.sleep(PAUSE)
 
     def _create(self, path: Path) -> None:
         """Make a claim with its owner in it from the start, so that a kill leaves none that belongs to nobody.

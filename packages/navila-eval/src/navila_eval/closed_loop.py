@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 from navila.simulation import Episode, Observation, Simulator
 
 from navila_eval.agents import Agent
-from navila_eval.episode_queue import PAUSE, EpisodeQueue
+from navila_eval.claims import PAUSE
+from navila_eval.episode_queue import EpisodeQueue
 from navila_eval.simulator_process import SimulatorProcess, told
 from navila_eval.walk import Walk, attempt
 
@@ -56,16 +57,16 @@ def run_episodes(
     """
     for simulator in simulators:
         simulator.render_images = agent.needs_images or any(keeper.needs_images for keeper in keepers)
-    loop = _Loop(agent, episodes, simulators, keepers, on_finish)
+
+    def make_walk(episode: Episode, simulator: Simulator) -> Walk:
+        return Walk(episode, simulator, agent.instruction(episode), max_steps, success_distance(episode))
+
+    loop = _Loop(agent, episodes, simulators, keepers, make_walk, on_finish)
     try:
-        loop.run(lambda episode, simulator: _walk(agent, episode, simulator, max_steps, success_distance(episode)))
+        loop.run()
     finally:
         # Whoever closes the simulators ends what still moves in them.
         loop.executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _walk(agent: Agent[Any], episode: Episode, simulator: Simulator, max_steps: int, success_distance: float) -> Walk:
-    return Walk(episode, simulator, agent.instruction(episode), max_steps, success_distance)
 
 
 @dataclass(eq=False)
@@ -88,14 +89,16 @@ class _Loop:
         queue: EpisodeQueue,
         simulators: Sequence[Simulator],
         keepers: Sequence[Keeper],
+        make_walk: Callable[[Episode, Simulator], Walk],
         on_finish: Callable[[Walk], None],
     ) -> None:
         self.agent = agent
         self.queue = queue
         self.idle = list(simulators)
         self.keepers = keepers
+        self.make_walk = make_walk
         self.on_finish = on_finish
-        # Simulators of this process may share what they have loaded, so they take turns.
+        # Simulators in this process may share what they have loaded, so they take turns.
         apart = all(isinstance(simulator, SimulatorProcess) for simulator in simulators)
         self.executor: Executor = ThreadPoolExecutor(len(simulators)) if apart else _Here()
         self.scene_of: dict[int, str] = {}
@@ -107,12 +110,12 @@ class _Loop:
         self.patience = 1.0
         self.deadline = 0.0
 
-    def run(self, walk: Callable[[Episode, Simulator], Walk]) -> None:
+    def run(self) -> None:
         while len(self.queue) or self.moving or self.ready:
-            while self.idle and len(self.queue) and self.begin(walk):
+            while self.idle and len(self.queue) and self.begin():
                 pass
             if not self.moving and not self.ready:
-                # Other processes are at all that is left, and may leave it.
+                # Other processes have all that is left, and may leave some of it.
                 time.sleep(PAUSE if len(self.queue) else 0)
                 continue
             self.collect()
@@ -120,7 +123,7 @@ class _Loop:
             if self.ready and waited and not any(future.done() for future in self.moving):
                 self.decide()
 
-    def begin(self, make_walk: Callable[[Episode, Simulator], Walk]) -> bool:
+    def begin(self) -> bool:
         """Start the next episode, in a simulator that has its scene if there is one; False when none is to be had."""
         busy = {turn.walk.episode.scene_id for turn in (*self.moving.values(), *self.ready)}
         loaded = [self.scene_of.get(id(simulator)) for simulator in self.idle]
@@ -130,13 +133,13 @@ class _Loop:
             return False
         simulator = self.idle.pop(place)
         self.scene_of[id(simulator)] = episode.scene_id
-        turn = _Turn(self.begun, make_walk(episode, simulator))
+        turn = _Turn(self.begun, self.make_walk(episode, simulator))
         self.begun += 1
         self.submit(turn, lambda: _start(turn.walk, self.keepers))
         return True
 
-    def submit(self, turn: _Turn, deed: Callable[[], list[Observation]]) -> None:
-        self.moving[self.executor.submit(deed)] = turn
+    def submit(self, turn: _Turn, task: Callable[[], list[Observation]]) -> None:
+        self.moving[self.executor.submit(task)] = turn
 
     def collect(self) -> None:
         """Take back the walks whose simulators are done; wait for one, while those that are ready are patient."""
@@ -220,7 +223,7 @@ def _finish(walk: Walk, keepers: Sequence[Keeper]) -> list[Observation]:
 
 
 class _Here(Executor):
-    """Does in this thread, at once, what it is given."""
+    """Runs what it is given at once, in this thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()

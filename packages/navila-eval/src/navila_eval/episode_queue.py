@@ -13,9 +13,6 @@ from navila_eval.pictures import file_name
 from navila_eval.run_folder import RecordReader
 from navila_eval.walk import Record
 
-#: Seconds between two looks for episodes that other processes have finished or left.
-PAUSE = 0.5
-
 
 class EpisodeQueue:
     """Episodes by scene, so that a simulator stays in the scene it has loaded while there is work in it."""

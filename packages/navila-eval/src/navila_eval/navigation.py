@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from navila_eval.agents import MISLEADING, Agent, ExpertAgent, ForwardRandomAgen
 from navila_eval.benchmark import AGENTS, Benchmark, Request, Results
 from navila_eval.claims import Claims
 from navila_eval.closed_loop import Keeper, run_episodes
-from navila_eval.episode_queue import PAUSE, SharedEpisodes
+from navila_eval.episode_queue import SharedEpisodes
 from navila_eval.jsonl import JsonlWriter, drop_cut_line, strict
 from navila_eval.manifest import episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE
@@ -259,8 +258,8 @@ def evaluate_agent(
     folder = RunFolder(output_dir)
     claims = Claims(output_dir / CLAIMS)
     shared = bool(claims.others())
-    if shared and (force or not resume):
-        raise ConfigError(f"Other processes are at work in {output_dir}: stop them before the run is started over.")
+    if force or not resume:
+        claims.check_alone()
     cut = folder.open(run, force=force, resume=resume, shared=shared)
     reader = RecordReader(folder)
     known = set(ids)
@@ -299,10 +298,8 @@ def evaluate_agent(
                     on_finish=finish,
                     keepers=keepers,
                 )
-        while not claims.take("results"):
-            time.sleep(PAUSE)
-        now = folder.results()
-        if now is not None and now != finished and not folder.parts():
+        claims.wait_for("results")
+        if (now := folder.results_since(finished)) is not None:
             # Another process was the first to see that all is walked.
             return results_of(output_dir, now)
         # From the files, not from memory: an interrupted run and an uninterrupted one go through the same numbers.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from navila.errors import ConfigError
 from navila.files import write_atomically
 
 from navila_eval.asking import (
-    PAUSE,
     Batch,
     Outcome,
     answer_by_endpoint,
@@ -29,12 +27,7 @@ from navila_eval.manifest import options_of
 from navila_eval.progress import SampleProgress
 from navila_eval.question_report import write_question_report
 from navila_eval.question_results import results_of, summarise
-from navila_eval.questions import (
-    QuestionBenchmark,
-    Record,
-    check_questions,
-    questions_digest,
-)
+from navila_eval.questions import QuestionBenchmark, Record, check_questions, questions_digest
 from navila_eval.run_folder import CLAIMS, RUN, SAMPLE_FIELDS, SAMPLES, RecordReader, RunFolder, by_id
 from navila_eval.shared_batches import SharedBatches
 
@@ -67,8 +60,8 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
     folder = RunFolder(request.output_dir, records=SAMPLES, fields=SAMPLE_FIELDS)
     claims = Claims(folder.path / CLAIMS)
     shared = bool(claims.others())
-    if shared and (request.force or not request.resume):
-        raise ConfigError(f"Other processes are at work in {folder.path}: stop them before the run is started over.")
+    if request.force or not request.resume:
+        claims.check_alone()
     if not request.force:
         _take_judge(folder, run)
     cut = folder.open(run, force=request.force, resume=request.resume, shared=shared)
@@ -95,10 +88,8 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
                                 writer.append({**blank[question.id], "output": outcome.output, "error": outcome.error})
                                 progress.advance(question.id, outcome.error)
                         batches.finish(batch)
-        while not claims.take("results"):
-            time.sleep(PAUSE)
-        now = folder.results()
-        if now is not None and now != finished and not folder.parts():
+        claims.wait_for("results")
+        if (now := folder.results_since(finished)) is not None:
             # Another process was the first to see that all is answered.
             return results_of(request.output_dir, now)
         records = folder.records()

@@ -130,6 +130,11 @@ class RunFolder:
         """The results if the run is complete."""
         return read_json(self.path / RESULTS) if (self.path / RESULTS).exists() else None
 
+    def results_since(self, before: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """The results if another process has completed the run since they were `before`."""
+        now = self.results()
+        return now if now != before and not self.parts() else None
+
     def finish(self, results: Mapping[str, Any], aggregate: Mapping[str, Any] | None = None) -> None:
         """Write the results: their presence says that the run is complete."""
         if aggregate is not None:

@@ -141,8 +141,7 @@ def start_over(
     for (task, split), perturbation in itertools.product(tasks, perturbed):
         label = run_label(task, split, registry.spec(task).default_split, agent if model else "model", perturbation)
         path = output_dir / (model_name(model) if model else agent) / label
-        if Claims(path / CLAIMS).others():
-            raise ConfigError(f"Other processes are at work in {path}: stop them before the run is started over.")
+        Claims(path / CLAIMS).check_alone()
         for records in (SAMPLES, RECORDS):
             folder = RunFolder(path, records=records)
             if finished or folder.results() is None:

@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from navila_eval.asking import PAUSE, Batch
-from navila_eval.claims import Claims
+from navila_eval.asking import Batch
+from navila_eval.claims import PAUSE, Claims
 from navila_eval.run_folder import RecordReader
 
 

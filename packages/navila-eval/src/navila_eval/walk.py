@@ -188,15 +188,15 @@ def finite_or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else float(value)
 
 
-def attempt(walk: Walk, deed: Callable[[], Any]) -> Any:
-    """Run one of the simulator's deeds; what it raises costs this episode, not the run.
+def attempt(walk: Walk, call: Callable[[], Any]) -> Any:
+    """The result of a call of the simulator, which is timed; what it raises costs this episode, not the run.
 
     Raises:
         SimulatorUnavailable: there is no simulator for any further episode.
     """
     began = time.monotonic()
     try:
-        return deed()
+        return call()
     except SimulatorUnavailable:
         raise
     except Exception as error:
