@@ -9,8 +9,9 @@ from typing import Any
 
 from navila.errors import ConfigError, DataError
 
-from navila_eval.jsonl import dumps, read_jsonl
+from navila_eval.jsonl import dumps, read_json, read_jsonl
 from navila_eval.navigation_metrics import HEADLINE
+from navila_eval.results import headlines
 from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 from navila_eval.statistics import paired_difference
 
@@ -142,18 +143,12 @@ def _difference(metric: str, pairs: list[tuple[float | None, float | None]]) -> 
 
 def _of_the_whole(first: Path, second: Path, count: int, means: set[str]) -> list[Difference]:
     """Headline figures that are no means of what samples have, such as BLEU and F1."""
-    one, two = (_headlines(folder) for folder in (first, second))
+    one, two = (headlines(read_json(folder / RESULTS)) for folder in (first, second))
     return [
         Difference(metric=name, count=count, first=a, second=b, difference=b - a, interval=None)
         for name, a in one.items()
         if name not in means and a is not None and (b := two.get(name)) is not None
     ]
-
-
-def _headlines(folder: Path) -> Mapping[str, float | None]:
-    content = RunFolder(folder).results() or {}
-    figures = content["results"][content["task"]]
-    return {name: figures[name] for name in content["confidence_95"]}
 
 
 def _run(folder: Path) -> Mapping[str, Any]:

@@ -18,15 +18,16 @@ from navila_eval.benchmark import AGENTS, Benchmark, Request, Results
 from navila_eval.claims import Claims
 from navila_eval.closed_loop import Keeper, run_episodes
 from navila_eval.episode_queue import SharedEpisodes
-from navila_eval.jsonl import JsonlWriter, drop_cut_line, strict
+from navila_eval.jsonl import JsonlWriter, drop_cut_line
 from navila_eval.manifest import episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE
 from navila_eval.navigation_processes import run_in_processes
-from navila_eval.navigation_results import complete_records, finish_run, rescore, results_of, timings_file
+from navila_eval.navigation_results import complete_records, finish_run, rescored, timings_file
 from navila_eval.perturbations import Perturbation, Perturbed
 from navila_eval.pictures import PictureKeeper
 from navila_eval.progress import EpisodeProgress
 from navila_eval.reference_agents import ReferenceAgent, ReplayAgent
+from navila_eval.results import results_of
 from navila_eval.run_folder import CLAIMS, PICTURES, RECORDS, VIDEOS, RecordReader, RunFolder, by_id
 from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.walk import Record, Walk
@@ -175,11 +176,7 @@ class NavigationBenchmark(Benchmark):
     def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
         runs = RunFolder(folder)
         run = runs.run()
-        records = complete_records(runs, run)
-        scored = [
-            {**record, "metrics": strict(figures)} for record, figures in zip(records, rescore(records), strict=True)
-        ]
-        return finish_run(runs, scored, run, self.submission)
+        return finish_run(runs, rescored(complete_records(runs, run)), run, self.submission)
 
 
 def make_agent(request: Request, success_distance: Callable[[Episode], float]) -> Agent[Any]:

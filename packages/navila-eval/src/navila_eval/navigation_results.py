@@ -17,6 +17,7 @@ from navila_eval.breakdowns import breakdowns, failure_counts
 from navila_eval.jsonl import dumps, read_jsonl, strict, write_json
 from navila_eval.manifest import environment
 from navila_eval.navigation_metrics import aggregate, headline_values
+from navila_eval.results import results_of
 from navila_eval.run_folder import RECORDS, TIMINGS, RunFolder
 from navila_eval.statistics import bootstrap_ci
 from navila_eval.walk import Record, measures, score
@@ -104,9 +105,9 @@ def summarise(
     return content, {"navila": aggregate(rows), "navid": aggregate(rows, invalid="zero")}
 
 
-def rescore(records: Sequence[Record]) -> list[dict[str, float]]:
-    """Measures computed afresh from recorded poses, without model or simulator."""
-    return [score(record) for record in records]
+def rescored(records: Sequence[Record]) -> list[Record]:
+    """The records with measures computed afresh from recorded poses, without model or simulator."""
+    return [{**record, "metrics": strict(score(record))} for record in records]
 
 
 def rescore_at(path: Path, success_distance: float) -> Results:
@@ -125,8 +126,7 @@ def rescore_at(path: Path, success_distance: float) -> Results:
     if "episodes" not in run:
         raise ConfigError(f"{path} holds no run of navigation: --success-distance has no meaning for it.")
     records = [{**r, "success_distance": success_distance} for r in complete_records(folder, run)]
-    scored = [{**r, "metrics": strict(figures)} for r, figures in zip(records, rescore(records), strict=True)]
-    content, table = summarise(scored, {**run, "success_distance": success_distance}, folder.agent())
+    content, table = summarise(rescored(records), {**run, "success_distance": success_distance}, folder.agent())
     content = strict({**content, "aggregate": table})
     written = f"rescored-{success_distance:g}m.json"
     write_json(path / written, content)
@@ -149,15 +149,3 @@ def complete_records(folder: RunFolder, run: Mapping[str, Any]) -> list[Record]:
 
 def _mean(column: Sequence[float]) -> float | None:
     return sum(column) / len(column) if column else None
-
-
-def results_of(path: Path, content: Mapping[str, Any]) -> Results:
-    """The results of a run whose `results.json` is there."""
-    return Results(
-        path=path,
-        metrics=content["results"][content["task"]],
-        intervals=content["confidence_95"],
-        count=content["episodes"],
-        failed=content["counters"]["failed"],
-        content=content,
-    )

@@ -17,6 +17,7 @@ from navila.pages import heat_map, histogram, image_uri, page
 
 from navila_eval.jsonl import read_jsonl
 from navila_eval.metric_paths import scale_of, unit_of
+from navila_eval.results import headlines
 from navila_eval.run_folder import SAMPLES
 
 #: Samples that are shown of a run, those with a failure first, then those that runs differ in, then some of the others.
@@ -91,12 +92,6 @@ def metrics_table(contents: Mapping[str, Mapping[str, Any]]) -> str:
 def _range(contents: Mapping[str, Mapping[str, Any]], name: str) -> str:
     units = {unit_of(content["task"], name) for content in contents.values()} - {""}
     return f" <small>{html.escape(', '.join(sorted(units)))}</small>" if units else ""
-
-
-def headlines(content: Mapping[str, Any]) -> dict[str, float | None]:
-    """Headline figures of a run, from its `results.json`."""
-    figures = content["results"].get(content["task"], {})
-    return {name: figures.get(name) for name in content.get("confidence_95", figures)}
 
 
 def figure_cell(content: Mapping[str, Any], name: str) -> str:

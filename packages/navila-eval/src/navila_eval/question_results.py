@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from navila_eval.benchmark import Results
-from navila_eval.jsonl import strict
 from navila_eval.manifest import environment
 from navila_eval.metric_paths import paths_of, results_tree
 from navila_eval.questions import Record, Scores
@@ -67,16 +64,3 @@ def _interval(column: Sequence[float], value: float | None) -> tuple[float, floa
 def _why(record: Record) -> str:
     """Why a sample counts as failed; empty if it does not."""
     return record["error"] or (f"no verdict: {record['judge_error']}" if record.get("judge_error") else "")
-
-
-def results_of(path: Path, content: Mapping[str, Any]) -> Results:
-    """The results that `summarise` wrote."""
-    content = strict(content)
-    return Results(
-        path=path,
-        metrics={name: content["results"][content["task"]][name] for name in content["confidence_95"]},
-        intervals=content["confidence_95"],
-        count=content["samples"],
-        failed=content["counters"]["failed"] + content["counters"].get("without_verdict", 0),
-        content=content,
-    )

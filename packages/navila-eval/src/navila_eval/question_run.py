@@ -26,8 +26,9 @@ from navila_eval.judging import Judge, judge_all
 from navila_eval.manifest import options_of
 from navila_eval.progress import SampleProgress
 from navila_eval.question_report import write_question_report
-from navila_eval.question_results import results_of, summarise
+from navila_eval.question_results import summarise
 from navila_eval.questions import QuestionBenchmark, Record, check_questions, questions_digest
+from navila_eval.results import results_of
 from navila_eval.run_folder import CLAIMS, RUN, SAMPLE_FIELDS, SAMPLES, RecordReader, RunFolder, by_id
 from navila_eval.shared_batches import SharedBatches
 

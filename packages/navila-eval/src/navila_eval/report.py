@@ -17,12 +17,12 @@ from navila_eval.question_report import (
     SHOWN,
     figure_cell,
     footer,
-    headlines,
     metrics_table,
     question_script,
     question_section,
     question_style,
 )
+from navila_eval.results import headlines
 from navila_eval.run_folder import RECORDS, RESULTS, SAMPLES
 
 #: Samples of questions on a page at most, over all tasks, so that a browser can show it.

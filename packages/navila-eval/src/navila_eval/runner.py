@@ -21,6 +21,7 @@ from navila_eval.jsonl import read_json, write_json
 from navila_eval.manifest import checkpoint_digest
 from navila_eval.metric_paths import numbers
 from navila_eval.perturbations import Perturbation
+from navila_eval.results import headlines
 from navila_eval.run_folder import CLAIMS, RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 
 if TYPE_CHECKING:
@@ -224,8 +225,8 @@ def _headlines(folder: Path) -> dict[str, float | None]:
     for path in sorted(folder.glob(f"*/{RESULTS}")):
         try:
             content = read_json(path)
-            figures = content["results"][content["task"]]
-            found |= {f"{path.parent.name}/{name}": figures[name] for name in content["confidence_95"]}
+            if "confidence_95" in content:
+                found |= {f"{path.parent.name}/{name}": value for name, value in headlines(content).items()}
         except (DataError, KeyError, TypeError):
             # Of another kind, or written just now.
             continue
