@@ -37,7 +37,8 @@ class Scribe:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.images: list[int] = []
-        self.pause = 0.0
+        self.answers = threading.Semaphore(sys.maxsize)
+        """So many questions are answered; whoever asks more waits."""
         self.misbehave: dict[str, Any] = {}
         """By a word of the caption: a status, or a list of texts to answer with in turn."""
         self.url = ""
@@ -48,7 +49,7 @@ class Scribe:
         self.images.append(sum(part["type"] == "image_url" for part in parts))
         word = (re.search(r"number (\w+)", prompt) or [None, "none"])[1]
         self.asked[str(word)] += 1
-        time.sleep(self.pause)
+        self.answers.acquire()
         trouble = self.misbehave.get(str(word))
         if isinstance(trouble, int):
             return trouble, "no"
@@ -157,7 +158,7 @@ def test_captions_are_told_in_other_words(scribe: Scribe, captions: Path, tmp_pa
 
 
 def test_a_killed_run_resumes_to_the_same_bytes_and_asks_nothing_twice(scribe: Scribe, captions: Path, tmp_path: Path):
-    scribe.pause = 0.2
+    scribe.answers = threading.Semaphore(5)
     command = [sys.executable, "-m", "navila", "data", "augment", "caption2qa", f"llava:{captions}", "--parallel", "2"]
     command += ["--api-base", scribe.url, "--api-model", "scribe"]
     environment = {**os.environ, "OPENAI_API_KEY": KEY}
@@ -167,25 +168,23 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_asks_nothing_twice(scribe: S
         [*command, "--output", str(folder)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
     )
     deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        if log.exists() and log.read_bytes().count(b"\n") >= 5:
-            break
+    # Five answers are kept, and two questions wait for theirs.
+    while not (len(scribe.images) == 7 and log.read_bytes().count(b"\n") == 5):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "dataset.json").exists()
-    kept = log.read_bytes().count(b"\n")
-    assert 5 <= kept < COUNT
     with log.open("ab") as file:
         file.write(b'{"key": "half a')
-    time.sleep(0.5)
-    before, scribe.pause = scribe.asked.total(), 0.0
+    scribe.answers.release(2 * COUNT)
     done = subprocess.run(
         [*command, "--output", str(folder)], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert f"{COUNT} records" in done.stdout
-    assert scribe.asked.total() - before == COUNT - kept
+    assert len(scribe.images) == 7 + COUNT - 5
     whole = subprocess.run(
         [*command, "--output", str(tmp_path / "whole")], capture_output=True, check=False, env=environment
     )

@@ -24,7 +24,7 @@ from PIL import Image
 #: Written last: a folder without it was not extracted to its end.
 MARKER = "frames.json"
 #: What a folder that is written again may hold: nothing else is ever deleted.
-_OWN = re.compile(r"\d{4,}\.(jpg|png)|" + re.escape(MARKER))
+_OWN = re.compile(rf"\d{{4,}}\.(jpg|png)|{re.escape(MARKER)}|\.{re.escape(MARKER)}\.\w+")
 #: Quality of JPEGs; colours at half the resolution, as most videos have them.
 _JPEG = {"quality": 92, "subsampling": "4:2:0"}
 
