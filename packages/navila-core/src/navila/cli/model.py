@@ -9,6 +9,7 @@ from navila.cli.subcommands import Subcommands
 #: Name to (target, summary); each command is a module of its own in `navila.cli.models`.
 _COMMANDS: dict[str, tuple[str, str]] = {
     "apply-delta": ("navila.cli.models.delta:apply_delta", "Restore a checkpoint from a delta and its base"),
+    "bench": ("navila.cli.models.bench:bench", "Measure what a decision costs on this machine, by stage"),
     "build": ("navila.cli.models.build:build", "Compose a model from parts and write it"),
     "consolidate": ("navila.cli.models.consolidate:consolidate", "Write one checkpoint of what a training left"),
     "freeze-golden": ("navila.cli.models.golden:freeze_golden", "Record what a checkpoint computes, stage by stage"),

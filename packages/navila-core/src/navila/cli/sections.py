@@ -25,7 +25,8 @@ class SectionedCommand(click.Command):
         """Write the options, and the sub-commands of a group."""
         sections: dict[str, list[tuple[str, str]]] = {OPTIONS: []}
         for option in self.get_params(ctx):
-            if (record := option.get_help_record(ctx)) is not None:
+            # The help's text tells of arguments.
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)) is not None:
                 sections.setdefault(getattr(option, "section", OPTIONS), []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
