@@ -88,7 +88,8 @@ def request(folder: Path, load_model: Callable[[], Any], **changes: Any) -> Requ
 
 
 def outcome(folder: Path) -> tuple[bytes, dict[str, Any]]:
-    assert sorted(path.name for path in folder.iterdir()) == [
+    # But for hidden files: a kill may leave one that was to take another's place.
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
         "report.html",
         "results.json",
         "run.json",
@@ -118,15 +119,15 @@ def test_processes_and_kills_change_nothing(colours: Colours, model: Any, tmp_pa
     for count in (2, 4):
         processes = together(str(count), count)
         for process in processes:
-            process.join(60)
+            process.join()
             assert process.exitcode == 0
         assert outcome(tmp_path / str(count)) == alone
 
     for _ in range(3):
         before = lines(tmp_path / "killed")
         processes = together("killed", 2)
-        deadline = time.monotonic() + 60
-        while lines(tmp_path / "killed") < before + 3 and time.monotonic() < deadline:
+        while lines(tmp_path / "killed") < before + 3:
+            assert all(process.is_alive() for process in processes)
             time.sleep(0.001)
         for process in processes:
             process.kill()
