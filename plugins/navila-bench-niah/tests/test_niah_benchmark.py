@@ -160,8 +160,8 @@ def test_a_film_and_needles_of_ones_own(tmp_path: Path) -> None:
         ({"haystack": "nothing.mp4"}, "is no video and no folder"),
         ({"needles": "nothing.json"}, "is not there"),
         ({"needles": "TEXT:{"}, "is not JSON"),
-        ({"needles": "TEXT:[]"}, "no list of needles"),
-        ({"needles": 'TEXT:[{"image": "a.png"}]'}, "needle 0, is malformed"),
+        ({"needles": "TEXT:[]"}, "has no needles"),
+        ({"needles": 'TEXT:[{"image": "a.png"}]'}, "entry 1, is malformed .*it has no 'question'"),
     ],
 )
 def test_wrong_options_and_files_are_one_sentence(options: dict[str, Any], match: str, tmp_path: Path) -> None:

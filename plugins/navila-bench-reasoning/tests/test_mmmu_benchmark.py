@@ -175,7 +175,7 @@ def test_what_is_missing_or_damaged_is_one_sentence(data: Path, tmp_path: Path) 
     path = data / "mmmu" / "Art" / "validation-00000-of-00001.parquet"
     rows = pq.read_table(path).to_pylist()
     for change, match in [
-        ({"options": "__import__('os').getcwd()"}, "row 0, is malformed"),
+        ({"options": "__import__('os').getcwd()"}, "row 1, is malformed"),
         ({"options": "['one']"}, "no list of texts"),
         ({"image_1": None}, "image_1 is missing"),
         ({"id": "Art-1"}, "not 'Art-1'"),

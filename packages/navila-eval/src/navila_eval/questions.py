@@ -175,6 +175,16 @@ def find(data_root: Path, path: str, get: str) -> Path:
     return data_root / path
 
 
+def check_option(task: str, option: str, value: object, known: Sequence[str]) -> None:
+    """Make sure that an option of a task has one of the values it knows.
+
+    Raises:
+        ConfigError: it has another.
+    """
+    if value not in known:
+        raise ConfigError(f"The task {task} has no {option} {value!r}: use {', '.join(known)}.")
+
+
 def check_questions(questions: Sequence[Question], task: str) -> None:
     """Make sure that there are samples and that each can be told from the others.
 

@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from navila.errors import ConfigError, DataError
-from navila_eval.questions import Question, Record, Scores, find
+from navila.errors import ConfigError
+from navila_eval.questions import Question, Record, Scores, check_option, find
+from navila_eval.rows import reading
 from navila_eval.scoring.boxes import BoxFormat, center_hit, first_box, iou, refcoco_scores
 from PIL import Image
 
-from navila_bench_image.task import ImageTask, Row, check_profile, from_hub, parquet_rows
+from navila_bench_image.task import ImageTask, Row, from_hub, parquet_rows
 
 #: `lmms`: lmms-eval's prompt and IoU; `navila`: NaVILA's, where a box's last pixel counts in.
 RefProfile = Literal["lmms", "navila"]
@@ -48,7 +49,7 @@ class RefCOCO(ImageTask):
         Raises:
             ConfigError: there is no such profile or format.
         """
-        check_profile(self.dataset, profile, RefProfile)
+        check_option(self.dataset, "profile", profile, get_args(RefProfile))
         if not set(re.split(r"\W|_", str(box_format))) <= set(_FORMAT_WORDS):
             raise ConfigError(f"box_format={box_format} is not known: join words of {', '.join(_FORMAT_WORDS)} with -.")
         self.profile: RefProfile = profile
@@ -68,12 +69,10 @@ class RefCOCO(ImageTask):
     def _phrases(self, folder: Path, split: str) -> Iterable[Row]:
         """The Hub's rows, each a box with all its phrases, as a row a phrase."""
         for row in parquet_rows(folder, split, self.download):
-            try:
+            with reading(row.where, self.download):
                 phrases, image, name = row.texts("answer"), row.values["image"], Path(row.text("file_name")).stem
                 with Image.open(image) as opened:
                     width, height = opened.size
-            except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-                raise DataError(f"{row.where}, is malformed ({error!r}): {self.download}.") from None
             for number, phrase in enumerate(phrases, 1):
                 values = {**row.values, "img_id": name, "sents": phrase, "height": height, "width": width}
                 yield replace(row, values={**values, "line": f"{row.number('line')}.{number}"})

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from navila.errors import DataError
-from navila_eval.questions import Question, Record, find
+from navila_eval.questions import Question, Record, check_option, find
 from navila_eval.rows import checked
-from navila_eval.scoring.choices import ai2d_match, first_character, letters, realworldqa_match, scienceqa_match
+from navila_eval.scoring.choices import (
+    ai2d_match,
+    by_letter,
+    first_character,
+    letters,
+    realworldqa_match,
+    scienceqa_match,
+)
+from navila_eval.wording import with_options
 
-from navila_bench_image.task import ImageTask, Row, check_profile, from_hub, parquet_rows, with_options
+from navila_bench_image.task import ImageTask, Row, from_hub, parquet_rows
 
 #: Whose reading of ScienceQA's replies: `lmms` the letter alone, `llava` also `A. …` and `The answer is A.`.
 ScienceQAProfile = Literal["lmms", "llava"]
@@ -34,7 +42,7 @@ class AI2D(ImageTask):
         options = row.texts("options")
         return Question(
             id=str(row.number("line")),
-            prompt=[row.image(row.values["image"]), with_options(row.text("question"), options)],
+            prompt=[row.image(row.values["image"]), with_options(row.text("question"), by_letter(options))],
             reference=letters(len(options))[row.number("answer")],
         )
 
@@ -108,7 +116,7 @@ class SeedBench(ImageTask):
             raise ValueError(f"data_type must be image, or video with a question type of 10 to 12, not {medium!r}")
         if row.values["answer"] not in letters(4):
             raise ValueError(f"answer must be one of A, B, C and D, not {row.values['answer']!r}")
-        options = [row.text(f"choice_{letter}") for letter in "abcd"]
+        options = by_letter([row.text(f"choice_{letter}") for letter in "abcd"])
         return Question(
             id=name,
             prompt=[*images, with_options(row.text("question"), options)],
@@ -153,7 +161,7 @@ class ScienceQA(ImageTask):
         Raises:
             ConfigError: there is no such profile.
         """
-        check_profile("scienceqa", profile, ScienceQAProfile)
+        check_option("scienceqa", "profile", profile, get_args(ScienceQAProfile))
         self.profile: ScienceQAProfile = profile
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
@@ -173,7 +181,7 @@ class ScienceQA(ImageTask):
             id=row.text("pid"),
             prompt=[
                 *([row.image(f"{row.text('pid')}/{image}")] if image else []),
-                with_options(context + row.text("question"), options),
+                with_options(context + row.text("question"), by_letter(options)),
             ],
             reference=letters(len(options))[row.number("answer")],
             facts={"image": bool(image), **{name: row.values.get(name, "") for name in self.parts}},

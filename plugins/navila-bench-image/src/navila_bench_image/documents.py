@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.questions import Question, Record, Scores, check_option, find
 from navila_eval.scoring.documents import anls, contains_answer, ocrbench_scores, relaxed_match
+from navila_eval.wording import SHORT_ANSWER
 
-from navila_bench_image.task import SHORT_ANSWER, ImageTask, Row, check_profile
+from navila_bench_image.task import ImageTask, Row
 
 #: Whose reading of OCRBench's formulas: `lmms` lowers the reply, `official`, OCRBench's own script, minds the case.
 OcrProfile = Literal["lmms", "official"]
@@ -122,7 +123,7 @@ class OCRBench(ImageTask):
         Raises:
             ConfigError: there is no such profile.
         """
-        check_profile("ocrbench", profile, OcrProfile)
+        check_option("ocrbench", "profile", profile, get_args(OcrProfile))
         self.profile: OcrProfile = profile
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:

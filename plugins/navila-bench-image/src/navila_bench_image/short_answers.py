@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from navila.errors import DataError
-from navila_eval.questions import Question, Record, find
+from navila_eval.questions import Question, Record, check_option, find
 from navila_eval.rows import checked, read_lines
 from navila_eval.scoring.vqa import Profile, exact_match, normalise, soft_accuracy, textvqa_question
+from navila_eval.wording import SHORT_ANSWER
 
-from navila_bench_image.task import SHORT_ANSWER, ImageTask, Row, check_profile
+from navila_bench_image.task import ImageTask, Row
 
 
 class VQAv2(ImageTask):
@@ -32,7 +33,7 @@ class VQAv2(ImageTask):
         Raises:
             ConfigError: there is no such profile.
         """
-        check_profile("vqav2", profile, Profile)
+        check_option("vqav2", "profile", profile, get_args(Profile))
         self.profile: Profile = profile
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:

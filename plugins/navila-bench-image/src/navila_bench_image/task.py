@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from navila.errors import ConfigError, DataError
+from navila.errors import DataError
 from navila_eval.jsonl import dumps
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
 from navila_eval.rows import checked, read_json, reading
@@ -16,11 +16,6 @@ from navila_eval.scoring.text import mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-#: What lmms-eval and LLaVA append to questions with short answers.
-SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-#: What they append to questions with options.
-LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,19 +186,3 @@ def parquet_rows(folder: Path, split: str, download: str) -> Iterable[Row]:
 def is_blind(records: Sequence[Record]) -> bool:
     """Whether the truth of these records is not published."""
     return all(record["reference"] is None for record in records)
-
-
-def check_profile(task: str, profile: str, profiles: Any) -> None:
-    """Make sure that a task has a profile; `profiles` is a `Literal` of their names.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    if profile not in get_args(profiles):
-        raise ConfigError(f"The task {task} has no profile {profile!r}: use {', '.join(get_args(profiles))}.")
-
-
-def with_options(question: str, options: Sequence[str]) -> str:
-    """A question, its options as `A. …` lines, and how to answer (lmms-eval)."""
-    lines = [f"{chr(ord('A') + number)}. {option}" for number, option in enumerate(options)]
-    return "\n".join([question, *lines]) + LETTER_ANSWER

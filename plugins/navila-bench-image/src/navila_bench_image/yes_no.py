@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from navila.errors import DataError
-from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.questions import Question, Record, Scores, check_option, find
 from navila_eval.rows import read_lines
 from navila_eval.scoring.text import mean
 from navila_eval.scoring.yes_no import COGNITION, PERCEPTION, MmeAnswer, mme_scores, parse_mme, parse_pope, pope_scores
 from navila_eval.statistics import bootstrap_statistics
+from navila_eval.wording import SHORT_ANSWER
 
-from navila_bench_image.task import SHORT_ANSWER, ImageTask, Row, check_profile
+from navila_bench_image.task import ImageTask, Row
 
 #: Whose reading of POPE's replies: `lmms` the whole reply, `llava` yes unless no or not is in its first sentence.
 PopeProfile = Literal["lmms", "llava"]
@@ -43,7 +44,7 @@ class POPE(ImageTask):
         Raises:
             ConfigError: there is no such profile.
         """
-        check_profile("pope", profile, PopeProfile)
+        check_option("pope", "profile", profile, get_args(PopeProfile))
         self.profile: PopeProfile = profile
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from navila.errors import DataError, reason
 from navila.files import folder_atomically
 from navila.video import IMAGE_SUFFIXES, FrameIndex, is_video, iterate_frames
-from navila_eval.parquet import read_parquet
-from navila_eval.rows import read_json
+from navila_eval.rows import read_rows, reading
+from navila_eval.wording import SHORT_ANSWER
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ SIDE = 448
 #: Drawn pictures change with it, and so does the name of their folder.
 DRAWING = 1
 
-_SUFFIX = "\nAnswer the question using a single word or phrase."
+#: What is said where a needle is malformed.
+_MEND = "give each needle an image, a question and an answer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def made_needles(folder: Path) -> list[Needle]:
     pictures = ((f"{number}.png", draw()) for number, (draw, _, _) in enumerate(drawn))
     files = _files(folder / f"needles-{DRAWING}", pictures)
     return [
-        Needle(image=file, question=question + _SUFFIX, answer=answer)
+        Needle(image=file, question=question + SHORT_ANSWER, answer=answer)
         for file, (_, question, answer) in zip(files, drawn, strict=True)
     ]
 
@@ -89,30 +90,25 @@ def frames_of(haystack: Path, count: int, folder: Path) -> list[Path]:
 
 
 def needles_of(path: Path) -> list[Needle]:
-    """Needles of a Parquet file (`image`, `question`, `answer`), or of a JSON list with pictures beside it.
+    """Needles of a Parquet file (`image`, `question`, `answer`), or of a list with pictures beside it (`read_rows`).
 
     Raises:
         DataError: the file is missing, malformed or empty.
     """
     if not path.is_file():
         raise DataError(f"The file of needles {path} is not there: check the path.")
-    if path.suffix == ".parquet":
-        rows: Any = read_parquet(path)
-    else:
-        rows = read_json(path, "mend it")
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"{path} is no list of needles: give each image, question and answer.")
-    return [_needle(row, f"{path}, needle {number}", path.parent) for number, row in enumerate(rows)]
+    rows = read_rows(path, _MEND)
+    if not rows:
+        raise DataError(f"{path} has no needles: {_MEND}.")
+    return [_needle(row, where, path.parent) for where, row in rows]
 
 
-def _needle(row: Any, where: str, folder: Path) -> Needle:
-    try:
+def _needle(row: Mapping[str, Any], where: str, folder: Path) -> Needle:
+    with reading(where, _MEND):
         image, question, answer = row["image"], row["question"], str(row["answer"])
         if not (isinstance(image, str | Path) and isinstance(question, str) and answer):
             raise ValueError("image, question and answer are texts")
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}, is malformed ({error!r}): give it an image, a question and an answer.") from None
-    return Needle(image=folder / image, question=question, answer=answer)
+        return Needle(image=folder / image, question=question, answer=answer)
 
 
 def _files(folder: Path, pictures: Iterable[tuple[str, Image.Image]]) -> list[Path]:

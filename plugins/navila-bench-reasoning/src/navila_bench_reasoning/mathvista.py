@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from navila.errors import DataError
 from navila_eval.jsonl import dumps
-from navila_eval.parquet import parquet_files, read_parquet
+from navila_eval.parquet import parquet_files
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
-from navila_eval.rows import read_json
-from navila_eval.scoring.choices import letters, strict_choice
+from navila_eval.rows import Row, checked, read_json, read_rows, reading
+from navila_eval.scoring.choices import by_letter, strict_choice
 from navila_eval.scoring.mathvista import GROUPS, extract, extraction_prompt, is_correct, normalise, scores
+from navila_eval.statistics import bootstrap_ci
 from PIL import Image
 
 GET = "download the files of https://huggingface.co/datasets/AI4Math/MathVista"
@@ -49,12 +50,8 @@ class MathVista(QuestionBenchmark):
 
     def questions(self, split: str, data_root: Path) -> list[Question]:
         folder = find(data_root, "mathvista", GET)
-        rows = [
-            (f"{path}, row {number}", row)
-            for path in parquet_files(folder / "data", split)
-            for number, row in enumerate(read_parquet(path))
-        ] or _json_rows(folder, split)
-        return [_question(row, where, folder) for where, row in rows]
+        rows = [row for path in parquet_files(folder / "data", split) for row in read_rows(path, GET)]
+        return [_question(row, where, folder) for where, row in rows or _json_rows(folder, split)]
 
     def parse(self, record: Record) -> str | None:
         kinds = _kinds(record)
@@ -96,11 +93,13 @@ class MathVista(QuestionBenchmark):
         counts = {"beyond_rules": sum(not r["error"] and self.judge_prompt(r) is not None for r in records)}
         if not scored:
             return Scores(metrics={"accuracy": None, "accuracy_published": None}, samples=samples, counts=counts)
-        means = {name: sum(s[name] for s in samples if s) / len(scored) for name in ("accuracy", "accuracy_published")}
+        columns = {name: [s[name] for s in samples if s] for name in ("accuracy", "accuracy_published")}
         table = scores(scored)
         return Scores(
-            metrics={name: round(value, 2) for name, value in means.items()},
+            metrics={name: round(sum(column) / len(column), 2) for name, column in columns.items()},
             samples=samples,
+            # A rounded figure is not taken for the mean it is.
+            intervals={name: bootstrap_ci(column) for name, column in columns.items()},
             counts=counts,
             tables={f"Accuracy by {group.replace('_', ' ')}": table[group] for group in GROUPS},
         )
@@ -117,7 +116,7 @@ def find_answer(reply: str, question_type: str, answer_type: str, choices: Seque
     """The answer in a reply by rules of navila's own: the option it names, its last number or list, or all of it."""
     reply = reply.strip()
     if question_type == "multi_choice":
-        options = dict(zip(letters(len(choices or ())), choices or (), strict=True))
+        options = by_letter(choices or ())
         named = [letter for letter, text in options.items() if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", reply)]
         return strict_choice(reply, list(options), options) or (named[0] if len(named) == 1 else None)
     if answer_type in ("integer", "float"):
@@ -136,7 +135,7 @@ def _extraction(record: Record) -> str | None:
     return record["verdict"] if "verdict" in record else record["answer"]
 
 
-def _json_rows(folder: Path, split: str) -> list[tuple[str, Any]]:
+def _json_rows(folder: Path, split: str) -> list[Row]:
     """Problems of the JSON file of MathVista's repository: by their `pid`, pictures in a folder beside."""
     path = find(
         folder.parent, f"mathvista/data/{split}.json", f"{GET} (data/{split}-*.parquet), or that file of GitHub"
@@ -144,13 +143,12 @@ def _json_rows(folder: Path, split: str) -> list[tuple[str, Any]]:
     rows = read_json(path, GET)
     if not isinstance(rows, dict):
         raise DataError(f"{path} holds no problems by their pid: {GET}.")
-    return [
-        (f"{path}, problem {pid}", {"pid": pid, **row} if isinstance(row, dict) else row) for pid, row in rows.items()
-    ]
+    named = [(pid, *checked(f"{path}, problem {pid}", row, GET)) for pid, row in rows.items()]
+    return [(where, {"pid": pid, **row}) for pid, where, row in named]
 
 
-def _question(row: Any, where: str, folder: Path) -> Question:
-    try:
+def _question(row: Mapping[str, Any], where: str, folder: Path) -> Question:
+    with reading(where, GET):
         facts = {name: row[name] for name in _FIELDS}
         for name, known in _TYPES.items():
             if facts[name] not in known:
@@ -169,8 +167,6 @@ def _question(row: Any, where: str, folder: Path) -> Question:
             reference=row.get("answer") or None,
             facts={**facts, "query": query, "image": row["image"]},
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}, is malformed ({error!r}): {GET}.") from None
 
 
 def _query(facts: Mapping[str, Any]) -> str:
@@ -183,8 +179,7 @@ def _query(facts: Mapping[str, Any]) -> str:
     unit = f" (Unit: {facts['unit']})" if facts["unit"] else ""
     lines = [f"Hint: {_HINTS[kind]}", f"Question: {facts['question']}{unit}"] if kind in _HINTS else [facts["question"]]
     if facts["choices"]:
-        options = zip(letters(len(facts["choices"])), facts["choices"], strict=True)
-        lines += ["Choices:", *(f"({letter}) {text}" for letter, text in options)]
+        lines += ["Choices:", *(f"({letter}) {text}" for letter, text in by_letter(facts["choices"]).items())]
     return "\n".join(lines)
 
 

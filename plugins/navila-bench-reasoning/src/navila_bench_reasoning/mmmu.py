@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 from navila.errors import ConfigError, DataError
 from navila_eval.jsonl import dumps
-from navila_eval.parquet import parquet_files, read_parquet
-from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
-from navila_eval.scoring.choices import item_rng, letters, parse_choice, strict_choice
+from navila_eval.parquet import parquet_files
+from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, check_option, find
+from navila_eval.rows import read_rows, reading
+from navila_eval.scoring.choices import by_letter, item_rng, parse_choice, strict_choice
 from navila_eval.scoring.mmmu import (
     DOMAINS,
     accuracies,
@@ -22,6 +23,8 @@ from navila_eval.scoring.mmmu import (
     parse_open_response,
     subject_of,
 )
+from navila_eval.statistics import bootstrap_ci
+from navila_eval.wording import LETTER_ANSWER, SHORT_ANSWER, option_lines
 from PIL import Image
 
 GET = "download the folders of https://huggingface.co/datasets/MMMU/MMMU"
@@ -31,9 +34,6 @@ SUBJECTS = [subject for subjects in DOMAINS.values() for subject in subjects]
 Profile = Literal["navila", "lmms"]
 #: What a reply without a letter is: wrong, or an option drawn for it as published scorers do.
 Unparsed = Literal["wrong", "random"]
-
-_BY_LETTER = "Answer with the option's letter from the given choices directly."
-_BY_WORD = "Answer the question using a single word or phrase."
 
 
 class Mmmu(QuestionBenchmark):
@@ -49,9 +49,8 @@ class Mmmu(QuestionBenchmark):
         Raises:
             ConfigError: an option has no such value.
         """
-        for name, value, known in (("profile", profile, Profile), ("unparsed", unparsed, Unparsed)):
-            if value not in get_args(known):
-                raise ConfigError(f"The task mmmu has no {name} {value!r}: use {' or '.join(get_args(known))}.")
+        check_option("mmmu", "profile", profile, get_args(Profile))
+        check_option("mmmu", "unparsed", unparsed, get_args(Unparsed))
         self.profile: Profile = profile
         self.unparsed: Unparsed = unparsed
         self.subjects = SUBJECTS if subjects is None else [s.strip() for s in subjects.split(",")]
@@ -68,11 +67,7 @@ class Mmmu(QuestionBenchmark):
         files = [path for subject in sorted(self.subjects) for path in parquet_files(folder / subject, split)]
         # lmms-eval's copy has all subjects in one folder.
         files = files or parquet_files(folder / "data", split)
-        found = [
-            self._question(row, f"{path}, row {number}")
-            for path in files
-            for number, row in enumerate(read_parquet(path))
-        ]
+        found = [self._question(row, where) for path in files for where, row in read_rows(path, GET)]
         missing = [s for s in self.subjects if s not in {question.facts["subject"] for question in found}]
         if missing:
             more = f" and {len(missing) - 3} more subjects" if len(missing) > 3 else ""
@@ -123,7 +118,14 @@ class Mmmu(QuestionBenchmark):
                     if subject_of(item) in subjects:
                         sample[_snake(domain)] = sample["accuracy"]
         shown = {name: {"questions": row.num, "accuracy": row.acc} for name, row in table.items()}
-        return Scores(metrics=metrics, samples=samples, counts=counts, tables={"Accuracy by subject": shown})
+        return Scores(
+            metrics=metrics,
+            samples=samples,
+            # A rounded figure is not taken for the mean it is.
+            intervals={name: bootstrap_ci([s[name] for s in samples if name in s]) for name in metrics},
+            counts=counts,
+            tables={"Accuracy by subject": shown},
+        )
 
     def _letter(self, record: Record, rng: Random | None = None) -> str | None:
         options = _options(record)
@@ -136,8 +138,8 @@ class Mmmu(QuestionBenchmark):
         return {"mmmu.json": dumps({r["id"]: r["answer"] or r["output"] for r in records}, indent=2)}
 
     def _question(self, row: Mapping[str, Any], where: str) -> Question:
-        try:
-            options, kind = ast.literal_eval(row["options"]), row["question_type"]
+        with reading(where, GET):
+            options, kind = _literal(row["options"]), row["question_type"]
             if kind not in ("multiple-choice", "open"):
                 raise ValueError(f"question_type is {kind!r}")
             if kind == "multiple-choice" and not (isinstance(options, list) and len(options) > 1):
@@ -159,18 +161,16 @@ class Mmmu(QuestionBenchmark):
                 facts={"question_type": kind, "options": options, "subject": subject_of(row["id"])},
                 settings={"max_new_tokens": 16} if self.profile == "lmms" else {},
             )
-        except (KeyError, TypeError, ValueError, SyntaxError) as error:
-            raise DataError(f"{where}, is malformed ({error!r}): {GET}.") from None
 
 
 def prompt_text(question: str, options: Sequence[str], profile: Profile) -> str:
     """Question, options and what to answer, with marks such as `<image 1>`."""
     if not options:
-        return f"{question}\n\n{_BY_WORD}"
-    pairs = zip(letters(len(options)), options, strict=True)
+        return f"{question}\n{SHORT_ANSWER}"
     if profile == "navila":
-        return f"{question}\n\n" + "".join(f"({letter}) {text}\n" for letter, text in pairs) + f"\n\n{_BY_LETTER}"
-    return f"{question}\n" + "\n".join(f"{letter}. {text}" for letter, text in pairs) + f"\n\n{_BY_LETTER}"
+        listed = "".join(f"({letter}) {text}\n" for letter, text in by_letter(options).items())
+        return f"{question}\n\n{listed}\n{LETTER_ANSWER}"
+    return "\n".join([question, *option_lines(by_letter(options)), LETTER_ANSWER])
 
 
 def _truth(answer: str | None, *, several: bool) -> str | list[str] | None:
@@ -178,13 +178,20 @@ def _truth(answer: str | None, *, several: bool) -> str | list[str] | None:
     if answer in ("", "?", None):
         return None
     if several and answer.startswith("["):
-        return [str(one) for one in ast.literal_eval(answer)]
+        return [str(one) for one in _literal(answer)]
     return answer
 
 
+def _literal(text: str) -> Any:
+    """What a Python literal stands for; raises ValueError where it is none."""
+    try:
+        return ast.literal_eval(text)
+    except SyntaxError as error:
+        raise ValueError(f"{text!r:.40} is no list ({error.msg})") from None
+
+
 def _options(record: Record) -> dict[str, str]:
-    options = record["facts"]["options"]
-    return dict(zip(letters(len(options)), options, strict=True))
+    return by_letter(record["facts"]["options"])
 
 
 def _snake(domain: str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from navila.errors import ConfigError
-from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
+from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, check_option, find
 from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.captions import bleu_of
 from navila_eval.scoring.meteor import find_meteor
@@ -34,8 +33,7 @@ class ScanQA(QuestionBenchmark):
         Raises:
             ConfigError: there is no such profile.
         """
-        if profile not in get_args(Profile):
-            raise ConfigError(f"The task scanqa has no profile {profile!r}: use {', '.join(get_args(Profile))}.")
+        check_option("scanqa", "profile", profile, get_args(Profile))
         self.profile: Profile = profile
 
     @classmethod

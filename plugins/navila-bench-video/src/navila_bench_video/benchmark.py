@@ -10,12 +10,9 @@ from typing import Any, ClassVar, Self
 
 from navila.errors import ConfigError
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
-from navila_eval.scoring.choices import ChoiceProfile, item_rng, letters, parse_choice
+from navila_eval.scoring.choices import ChoiceProfile, by_letter, item_rng, letters, parse_choice
 from navila_eval.scoring.text import mean
 from PIL import Image
-
-#: Ends a question with options in lmms-eval.
-LETTER_ONLY = "\nAnswer with the option's letter from the given choices directly."
 
 
 class VideoBenchmark(QuestionBenchmark):
@@ -133,12 +130,7 @@ def lettered(options: Sequence[str]) -> dict[str, str]:
     """
     if not options or not all(isinstance(option, str) for option in options):
         raise ValueError("the options must be texts, one at least")
-    return dict(zip(letters(len(options)), options, strict=True))
-
-
-def option_lines(options: Mapping[str, str]) -> list[str]:
-    """Options as nearly all prompts list them: `A. text`."""
-    return [f"{letter}. {option}" for letter, option in options.items()]
+    return by_letter(options)
 
 
 def _one_of(option: str, given: str | None, known: Sequence[str]) -> str:

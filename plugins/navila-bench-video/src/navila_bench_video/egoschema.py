@@ -10,8 +10,9 @@ from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
 from navila_eval.rows import read_json, read_rows, reading, text
 from navila_eval.scoring.choices import ChoiceProfile, egoschema_index
+from navila_eval.wording import option_lines, with_options
 
-from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark, lettered, option_lines
+from navila_bench_video.benchmark import ChoiceBenchmark, lettered
 from navila_bench_video.files import find_video, letter_of
 
 GET = "get questions.json and subset_answers.json from https://github.com/egoschema/EgoSchema"
@@ -58,7 +59,7 @@ class EgoSchema(ChoiceBenchmark):
 
     def _prompt(self, question: str, options: Mapping[str, str]) -> str:
         if self.prompt == "lmms":
-            return "\n".join([question, *option_lines(options)]) + LETTER_ONLY
+            return with_options(question, options)
         # As published: nothing divides the first sentence from the question.
         ask = "Watching the video and answer with the option's letter from the given choices directly."
         return ask + "\n".join([question, *option_lines(options)]) + "\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from navila.errors import DataError
+from navila_eval.scoring.choices import letters
 
 #: Containers a video may have, in the order Video-ChatGPT's scripts try them.
 ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -32,7 +33,7 @@ def letter_of(index: Any, count: int) -> str:
     position = int(index)
     if not 0 <= position < count:
         raise ValueError(f"the answer is {position}, of {count} options")
-    return chr(ord("A") + position)
+    return letters(count)[position]
 
 
 def find_video(folder: Path, *names: str) -> Path:

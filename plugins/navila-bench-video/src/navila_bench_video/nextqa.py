@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from navila.errors import ConfigError, DataError, MissingDependencyError
-from navila_eval.questions import Question, Record, Scores, find
+from navila_eval.questions import Question, Record, Scores, check_option, find
 from navila_eval.rows import read_json, read_rows, reading, text
 from navila_eval.scoring.wordnet import HOW_TO_GET, WordNet, find_wordnet
 from navila_eval.scoring.wups import content, nextqa_score, nltk_stemmer, nltk_tagger
+from navila_eval.wording import with_options
 
-from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark, VideoBenchmark, lettered, option_lines
+from navila_bench_video.benchmark import ChoiceBenchmark, VideoBenchmark, lettered
 from navila_bench_video.categories import NEXTQA
 from navila_bench_video.files import find_video, letter_of
 
@@ -55,8 +56,7 @@ class NextQA(VideoBenchmark):
             ConfigError: an option is not known.
         """
         super().__init__(prompt=prompt, profile=profile, temperature=temperature)
-        if tagger not in ("nltk", "none"):
-            raise ConfigError(f"The task nextqa has no tagger {tagger!r}: use nltk or none.")
+        check_option("nextqa", "tagger", tagger, ("nltk", "none"))
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is {alpha!r}: give a number from 0 to 1.")
         self.alpha = alpha
@@ -162,7 +162,7 @@ class NextQAChoice(ChoiceBenchmark):
         for where, row in rows:
             with reading(where, GET_CHOICE):
                 options = lettered([text(row, f"a{number}").strip() for number in range(5)])
-                prompt = "\n".join([text(row, "question").strip(), *option_lines(options)]) + LETTER_ONLY
+                prompt = with_options(text(row, "question").strip(), options)
                 kind = _type(row)
                 questions.append(
                     Question(

@@ -11,8 +11,9 @@ from navila.errors import DataError
 from navila_eval.questions import Question, Record, find
 from navila_eval.rows import read_json, reading, text
 from navila_eval.scoring.choices import first_character, letter_of_word
+from navila_eval.wording import option_lines, with_options
 
-from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark, lettered, option_lines
+from navila_bench_video.benchmark import ChoiceBenchmark, lettered
 from navila_bench_video.categories import PERCEPTION_AREAS, PERCEPTION_REASONING
 from navila_bench_video.files import find_video, letter_of, without_marks
 
@@ -47,7 +48,7 @@ class PerceptionTest(ChoiceBenchmark):
         options = lettered(row["options"])
         question = without_marks(text(row, "question"))
         if self.prompt == "lmms":
-            prompt = "\n".join([question, *option_lines(options)]) + LETTER_ONLY
+            prompt = with_options(question, options)
         else:
             # As published: nothing divides the first sentence, the question and its first option.
             ask = "Watching the video and answer with the option's letter from the given choices directly."

@@ -12,8 +12,9 @@ from navila.errors import ConfigError, NavilaError
 from navila_eval.questions import Question, Record, find
 from navila_eval.rows import read_rows, reading, text
 from navila_eval.scoring.choices import videomme_choice
+from navila_eval.wording import LETTER_ANSWER
 
-from navila_bench_video.benchmark import LETTER_ONLY, ChoiceBenchmark
+from navila_bench_video.benchmark import ChoiceBenchmark
 from navila_bench_video.categories import VIDEOMME
 from navila_bench_video.files import find_rows, find_video
 
@@ -60,7 +61,7 @@ class VideoMME(ChoiceBenchmark):
         """What is asked besides the video."""
         if self.prompt == "lmms":
             # It speaks of subtitles and shows the list of options as Python does.
-            return f"{_WITH_SUBTITLES}\n{question}\n{list(options)}\n{LETTER_ONLY}"
+            return f"{_WITH_SUBTITLES}\n{question}\n{list(options)}\n{LETTER_ANSWER}"
         # As published, with the space before and the line's end after it.
         return f" {_SELECT.format('')}\n{question}\n" + "\n".join(options) + "\nThe best answer is:\n"
 

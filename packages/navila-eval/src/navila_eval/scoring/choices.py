@@ -23,6 +23,11 @@ def letters(count: int) -> tuple[str, ...]:
     return tuple(chr(ord("A") + index) for index in range(count))
 
 
+def by_letter(options: Sequence[str]) -> dict[str, str]:
+    """Options by their letters."""
+    return dict(zip(letters(len(options)), options, strict=True))
+
+
 def item_rng(benchmark: str, item: str, seed: int = 42) -> random.Random:
     """A generator for one item's random option: the same however the items are divided among processes."""
     return random.Random(f"{benchmark}:{item}:{seed}")

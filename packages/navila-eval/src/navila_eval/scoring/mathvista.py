@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from navila_eval.scoring.choices import letters
+from navila_eval.scoring.choices import by_letter
 from navila_eval.scoring.text import edit_distance
 
 #: MathVista's demonstration for the model that extracts an answer, word for word.
@@ -110,7 +110,7 @@ def normalise(
         text = str(extraction).strip()
         if bracketed := re.findall(r"\(([a-zA-Z])\)", text):
             text = bracketed[0].upper()
-        options = dict(zip(letters(len(choices or ())), choices or (), strict=True))
+        options = by_letter(choices or ())
         return options[text] if text in options else most_similar(text, choices) if choices else None
     try:
         if answer_type == "integer":
