@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from navila.embodiments import EMBODIMENTS
-from navila.episodes import write_episodes
+from navila.episodes import ground_truth_path, write_episodes
 from navila.errors import ConfigError, DataError, NavilaError
 from navila.plugins import default_host
 from navila.r2r import densified
@@ -294,7 +294,15 @@ def test_expert_paths_belong_to_the_published_files(data_root: Path, tmp_path: P
     (tmp_path / published).write_bytes((data_root / published).read_bytes())
     with pytest.raises(DataError, match=r"val_unseen_gt\.json\.gz.* is missing"):
         benchmark("r2r-ce", simulator="graph").episodes("val_unseen", data_root=tmp_path)
-    assert benchmark("r2r-ce", simulator="graph", episodes=str(tmp_path / published)).episodes("val_unseen")
+    episodes = benchmark("r2r-ce", simulator="graph", episodes=str(tmp_path / published)).episodes("val_unseen")
+    truth = ground_truth_path(tmp_path / published)
+    truth.write_bytes((data_root / truth.relative_to(tmp_path)).read_bytes())
+    for path in (tmp_path / published, truth):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    unpacked = benchmark("r2r-ce", simulator="graph").episodes("val_unseen", data_root=tmp_path)
+    assert [episode.instruction for episode in unpacked] == [episode.instruction for episode in episodes]
+    assert all(episode.gt_locations for episode in unpacked)
 
 
 def test_a_limit_takes_the_first_or_draws_from_all(data_root: Path) -> None:

@@ -13,6 +13,7 @@ from navila.cli.loading import LOADING, loading_options
 from navila.cli.sections import Option, SectionedGroup
 from navila.errors import ConfigError, Interrupted
 from navila.plugins import default_host
+from navila.registry import suggestion
 
 from navila_eval.benchmark import AGENTS, DATA_ROOT, MODEL_AGENTS
 from navila_eval.launching import LAUNCHERS, given_words, launch, own_gpu, team
@@ -284,7 +285,10 @@ def _choose(word: str, split: str | None) -> tuple[str, str]:
     spec = default_host().registry("benchmark").spec(name)
     wanted = own or split or spec.default_split
     if wanted not in spec.splits:
-        raise ConfigError(f"The task {name} has no split {wanted!r}: use one of {', '.join(spec.splits)}.")
+        # RxR has forty-two: those meant are easily overlooked among them.
+        near = suggestion(wanted, spec.splits) if len(spec.splits) > 8 else ""
+        advice = near or f"use one of {', '.join(spec.splits)}."
+        raise ConfigError(f"The task {name} has no split {wanted!r}: {advice}")
     return name, wanted
 
 

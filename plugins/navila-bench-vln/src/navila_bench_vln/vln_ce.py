@@ -97,8 +97,9 @@ class R2rCe(SceneBenchmark):
 
     def _published_file(self, split: str, data_root: Path) -> Path:
         folder = Path("datasets") / self._dataset
-        file = data_root / folder / self.file_of(split)
-        if not file.is_file():
+        packed = data_root / folder / self.file_of(split)
+        file = next((path for path in (packed, packed.with_suffix("")) if path.is_file()), None)
+        if file is None:
             raise DataError(
                 f"{folder / self.file_of(split)} is not below {data_root}: download {self._dataset}.zip, linked from "
                 f"https://github.com/jacobkrantz/VLN-CE, and unpack it as {data_root / folder}, name another folder "
