@@ -91,7 +91,7 @@ def ask(address: str, request: Any) -> Any:
     """Send a request, JSON or bytes as they are; None when the connection is closed without an answer."""
     host, port = address.split(":")
     content = request if isinstance(request, bytes) else frame(json.dumps(request).encode())
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with socket.create_connection((host, int(port)), timeout=600) as connection:
         connection.sendall(content)
         connection.shutdown(socket.SHUT_WR)
         header = connection.recv(8, socket.MSG_WAITALL)
@@ -174,7 +174,7 @@ def test_the_command_serves_its_simulator_until_sigterm(model: Any, checkpoint: 
         [sys.executable, "-I", "-c", SIMULATOR, address, *map(str, paths)], capture_output=True, text=True, check=False
     )
     server.send_signal(signal.SIGTERM)
-    out, err = server.communicate(timeout=60)
+    out, err = server.communicate(timeout=300)
     assert (asked.returncode, asked.stderr) == (0, "")
     assert asked.stdout.rstrip("\n") == said(model, frames)
     assert (server.returncode, out) == (0, "Closed.\n")
