@@ -20,6 +20,9 @@ from navila_data.shard_indexing import index_folder, open_shards
 from navila_data.shards import Shards, find_shards
 from navila_data.tar_index import index_shard, tar_members
 
+#: What no kind of file begins with.
+NOISE = random.Random(0).randbytes(512)
+
 
 def write_shard(path: Path, *files: tuple[str, bytes], form: int = tarfile.PAX_FORMAT) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,8 +125,8 @@ def test_places_beyond_four_gigabytes_are_found(tmp_path: Path):
         (lambda raw: raw[:2565], r"cut off at byte 2565 inside b\.jpg", 1),
         (lambda raw: raw[:2200], "no end mark at byte 2048", 0),
         (lambda raw: raw[:4096], "no end mark at byte 4096", 1),
-        (lambda raw: raw[:2048] + os.urandom(512) + raw[2560:], "no valid header at byte 2048", 0),
-        (lambda raw: os.urandom(512) + raw[512:], "no valid header at byte 0", 0),
+        (lambda raw: raw[:2048] + NOISE + raw[2560:], "no valid header at byte 2048", 0),
+        (lambda raw: NOISE + raw[512:], "no valid header at byte 0", 0),
         (lambda raw: raw + raw, "goes on behind its end at byte 4096", 1),
         (lambda raw: b"", "is empty", 0),
         (lambda raw: b"\x1f\x8b" + raw[2:], "is compressed", 0),
@@ -188,7 +191,8 @@ def test_only_shards_that_changed_are_read_again(tmp_path: Path):
         write_shard(tmp_path / f"{n}.tar", *pair(f"a{n}"), (f"odd.{n}.png", b"x"))
     before = open_shards(tmp_path)
     expected = list(before)
-    write_shard(tmp_path / "1.tar", *pair("changed"))
+    # At another time, however coarse the clock of the file system is.
+    os.utime(write_shard(tmp_path / "1.tar", *pair("changed")), (0, 0))
     write_shard(tmp_path / "9.tar", *pair("new"))
     for n in (0, 2, 3):
         spoil_unseen(tmp_path / f"{n}.tar")
@@ -235,7 +239,7 @@ def test_an_index_crosses_to_other_processes_by_name(tmp_path: Path):
     assert len(sent) < 500
     assert list(pickle.loads(sent)) == list(shards)
     assert shards.fingerprint() == open_shards(tmp_path).fingerprint()
-    write_shard(tmp_path / "0.tar", *pair("a"), *pair("c"))
+    os.utime(write_shard(tmp_path / "0.tar", *pair("a"), *pair("c")), (0, 0))
     assert shards.fingerprint() != open_shards(tmp_path).fingerprint()
 
 
