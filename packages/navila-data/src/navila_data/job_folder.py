@@ -63,7 +63,7 @@ class JobFolder:
         if claimed:
             for name in leftovers:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and (not self.folder.is_dir() or any(map(self._is_foreign, self.folder.iterdir()))):
             raise ConfigError(f"{self.folder} is not empty and holds no {self.job} to resume: choose another --output.")
         write_atomically(self._claim, json.dumps(self.settings, indent=2) + "\n")
 
@@ -73,6 +73,10 @@ class JobFolder:
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         self._tidy()
         return manifest
+
+    def _is_foreign(self, path: Path) -> bool:
+        # A kill while the claim is written leaves the file that was to take its place.
+        return not path.name.startswith(f".{self._claim.name}.")
 
     def _tidy(self) -> None:
         """Delete what only resuming needs; a kill after the manifest may have left it."""
