@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from navila.launch.supervise import free_port
 from navila_data.procedural import RecordSettings
 from navila_data.recording import record
 
@@ -79,10 +79,7 @@ class Processes:
         # DeepSpeed wants to be launched, as one process too.
         launched = ranks > 1 or "--deepspeed" in arguments
         if launched:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            common |= {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            common |= {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         started = []
         for rank in range(ranks):
             output = self.folder / f"{self.count}-{rank}.txt"
@@ -109,7 +106,7 @@ class Running:
 
     def said(self) -> str:
         """Its stdout and stderr so far."""
-        return self.output.read_text() if self.output.exists() else ""
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
 
     def wait(self) -> int:
         """Its exit code, negative for a signal."""
@@ -119,7 +116,7 @@ class Running:
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 600) -> None:
         """Wait for something that it is to do."""
         end = time.monotonic() + seconds
         while not condition():

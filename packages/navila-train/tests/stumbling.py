@@ -1,8 +1,10 @@
 """Callbacks that make a training stumble, told how by environment variables; a plugin that tests name by its path."""
 
+import math
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from navila.hookspecs import hookimpl
@@ -22,7 +24,13 @@ def _here(name: str, step: int) -> bool:
 
 
 class Stumble(TrainerCallback):
-    """HANG=STEP:RANK sleeps for ever, SLOW=RANK each step; NAN, SPIKE and BAD_GRADIENT=STEP:RANK spoil a step."""
+    """HANG=STEP:RANK sleeps for ever, SLOW=RANK each step; NAN, SPIKE and BAD_GRADIENT=STEP:RANK spoil a step.
+
+    HOLD=STEP goes no further before the file UNTIL is there.
+    """
+
+    def __init__(self) -> None:
+        self.met = math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         weight = next(model.mm_projector.parameters())
@@ -44,10 +52,16 @@ class Stumble(TrainerCallback):
         step, rank = state.global_step + 1, os.environ.get("RANK", "0")
         if _here("HANG", step):
             time.sleep(3600)
+        while _here("HOLD", step) and not Path(os.environ["UNTIL"]).exists():
+            time.sleep(0.01)
         if os.environ.get("SLOW") == rank:
-            time.sleep(0.2)
+            # Slow is whoever takes several times what the others take, and they may be on a busy machine.
+            time.sleep(max(0.2, 5 * (time.monotonic() - self.met)))
         if "PACE" in os.environ:
             time.sleep(float(os.environ["PACE"]))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.met = time.monotonic()
 
 
 @hookimpl

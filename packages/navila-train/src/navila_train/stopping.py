@@ -19,8 +19,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 #: What asks a training to stop.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-#: Launchers pass on what a terminal or SLURM has sent to the processes themselves: such an echo is no second request.
-ECHO = 2.0
+#: Launchers pass on what a terminal or SLURM has sent to the processes themselves: such an echo is no second request,
+#: and on a machine that is busy it takes its time.
+ECHO = 5.0
 #: The request of a process whose time is up; other requests are numbers of signals.
 OUT_OF_TIME = 1000
 #: Steps whose longest counts as how long one may take.

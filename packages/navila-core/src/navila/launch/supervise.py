@@ -7,8 +7,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 
 from navila.errors import EXIT_RESUME, NavilaError
 from navila.launch.processes import Ended, run_once
@@ -95,10 +97,11 @@ def say(text: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on, below those that Linux gives to whoever asks for any: it stays free a while."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", SystemRandom().randrange(20000, 32768)))
+            return probe.getsockname()[1]
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
