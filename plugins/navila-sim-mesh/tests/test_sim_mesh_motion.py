@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from navila.actions import FORWARD, LEFT, RIGHT
 from navila.errors import ConfigError, SceneError
 from navila.simulation import Embodiment, Episode
-from navila_sim_mesh.agent import FORWARD, LEFT, RIGHT, Pose, advance, bearing_to, wrap, yaw_of
+from navila_sim_mesh.agent import Pose, advance, bearing_to, wrap
 from navila_sim_mesh.navigation import CELL, FloorGrid
 from navila_sim_mesh.simulator import MeshSimulator
 
@@ -53,8 +54,8 @@ def test_left_turns_counter_clockwise_by_fifteen_degrees() -> None:
 def test_a_rotation_survives_the_way_through_a_quaternion() -> None:
     for degrees in range(-179, 181, 7):
         pose = Pose(x=0, y=0, z=0, yaw=math.radians(degrees))
-        assert yaw_of(pose.rotation) == pytest.approx(pose.yaw)
-        assert yaw_of(tuple(-q for q in pose.rotation)) == pytest.approx(pose.yaw)  # pyright: ignore[reportArgumentType]
+        for rotation in (pose.rotation, tuple(-q for q in pose.rotation)):
+            assert Pose.at(pose.position, rotation).yaw == pytest.approx(pose.yaw)  # pyright: ignore[reportArgumentType]
 
 
 def test_bearings_are_positive_to_the_left_and_at_most_half_a_turn() -> None:

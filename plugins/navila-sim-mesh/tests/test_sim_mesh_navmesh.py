@@ -17,9 +17,10 @@ from navila.simulation import Embodiment, Episode
 from navila_sim_mesh.agent import Pose
 from navila_sim_mesh.detour import read_navmesh
 from navila_sim_mesh.expert import expert_walk
+from navila_sim_mesh.navigation import polyline_length
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.navmesh_cache import cached_navmesh
-from navila_sim_mesh.navmesh_paths import NavMeshPaths, length_of, string_pull
+from navila_sim_mesh.navmesh_paths import NavMeshPaths, string_pull
 from navila_sim_mesh.scan import ScanWorld
 from navila_sim_mesh.simulator import MeshSimulator
 from scipy import sparse
@@ -107,7 +108,7 @@ def square(x0: float, z0: float, x1: float, z1: float, y: float = 0.0) -> Ring:
 def geodesic(mesh: NavMesh, start: Point, goal: Point) -> float:
     paths = NavMeshPaths(mesh)
     path = paths.path(paths.field([goal]), start)
-    return length_of(path) if path else math.inf
+    return polyline_length(path) if path else math.inf
 
 
 L_SHAPE = [square(0, 0, 4, 2), square(4, 0, 6, 2), square(4, 2, 6, 8)]
@@ -123,7 +124,7 @@ def test_a_path_bends_at_the_inner_corner_of_an_l(tmp_path: Path, version: int) 
     far = (5.5, 0.0, 7.5)
     near = paths.path(paths.field([far, (2.5, 0.0, 0.5)]), start)
     assert near[-1] == (2.5, 0.0, 0.5), "the nearest of several goals"
-    assert length_of(near) == pytest.approx(math.hypot(2, 1))
+    assert polyline_length(near) == pytest.approx(math.hypot(2, 1))
 
 
 def test_polygons_wound_the_other_way_and_without_detail_are_the_same(tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_the_expert_arrives_by_nearly_the_shortest_way(tmp_path: Path, sliding: 
             pose = Pose(x=start[0], y=start[1], z=start[2], yaw=float(rng.uniform(-3, 3)))
             walk = expert_walk(world, body, pose, (goal,), 0.5)
             assert world.distance(walk[-1], (goal,)) < 0.5
-            efficiency.append(shortest / max(shortest, length_of(walk)))
+            efficiency.append(shortest / max(shortest, polyline_length(walk)))
     assert len(efficiency) > 8
     assert np.mean(efficiency) > 0.98
 
@@ -317,7 +318,7 @@ def test_a_string_pulled_taut_is_the_shortest_through_its_portals() -> None:
         low, high = middle - rng.uniform(0.1, 1, 12), middle + rng.uniform(0.1, 1, 12)
         left = [(i + 1.0, 0.0, float(z)) for i, z in enumerate(high)]
         right = [(i + 1.0, 0.0, float(z)) for i, z in enumerate(low)]
-        found = length_of(string_pull((0.0, 0.0, 0.0), (13.0, 0.0, 0.0), left, right))
+        found = polyline_length(string_pull((0.0, 0.0, 0.0), (13.0, 0.0, 0.0), left, right))
         # Brute force: the best of many heights at every portal.
         height = np.linspace(low, high, 400, axis=1)
         best = np.hypot(1.0, height[0])

@@ -15,10 +15,10 @@ from navila.simulation import Embodiment, Episode
 from navila_sim_mesh.geodesic import VisibilityGraph
 from navila_sim_mesh.houses import build_house
 from navila_sim_mesh.loading import load_surface
-from navila_sim_mesh.navigation import CELL, house_floor
+from navila_sim_mesh.navigation import CELL, house_floor, polyline_length
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.navmesh_build import build_navmesh
-from navila_sim_mesh.navmesh_paths import NavMeshPaths, length_of
+from navila_sim_mesh.navmesh_paths import NavMeshPaths
 from navila_sim_mesh.renderer import Camera, Renderer, Surface
 from navila_sim_mesh.simulator import MeshSimulator
 from navila_sim_mesh.textures import build_atlas
@@ -178,7 +178,7 @@ def navmesh_of(*meshes: trimesh.Trimesh) -> NavMesh:
 def walked(mesh: NavMesh, start: tuple[float, float, float], goal: tuple[float, float, float]) -> float:
     paths = NavMeshPaths(mesh)
     path = paths.path(paths.field([goal]), start)
-    return length_of(path) if path else np.inf
+    return polyline_length(path) if path else np.inf
 
 
 def plain_surface(triangles: np.ndarray) -> Surface:
@@ -277,7 +277,7 @@ def test_paths_in_a_scan_are_as_short_as_in_the_house_it_is_of() -> None:
             here = exact.floor.origin[0] + columns[start] * CELL, exact.floor.origin[1] + rows[start] * CELL
             true = exact.distance(field, here)
             if 1.0 < true < np.inf:
-                longer.append(length_of(paths.path(near, (here[0], 0.0, here[1]))) / true - 1)
+                longer.append(polyline_length(paths.path(near, (here[0], 0.0, here[1]))) / true - 1)
     assert len(longer) > 30
     assert np.mean(np.abs(longer)) < 0.01
     assert max(longer) < 0.05

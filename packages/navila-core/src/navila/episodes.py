@@ -13,7 +13,7 @@ from typing import Any
 
 from navila.errors import DataError
 from navila.files import write_atomically
-from navila.simulation import Episode, Position, Rotation
+from navila.simulation import Episode, Position, Rotation, rotation_of
 
 _KNOWN_KEYS = frozenset(
     {
@@ -159,7 +159,7 @@ def _from_isaac(episode: Episode) -> Episode:
     return replace(
         episode,
         start_position=start,
-        start_rotation=(0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)),
+        start_rotation=rotation_of(yaw),
         goals=turned(episode.goals),
         reference_path=turned(episode.reference_path),
         gt_locations=turned(episode.gt_locations),

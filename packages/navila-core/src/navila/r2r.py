@@ -13,7 +13,7 @@ from typing import Any
 
 from navila.connectivity import ConnectivityGraph, ConnectivityGraphs
 from navila.errors import DataError
-from navila.simulation import Episode, Position
+from navila.simulation import Episode, Position, Rotation, rotation_of
 
 #: Metres between positions of the dense path that nDTW is measured against: one step.
 STEP = 0.25
@@ -87,9 +87,9 @@ def r2r_records(path: Path) -> list[Any]:
     return lines if isinstance(lines, list) else [lines]
 
 
-def rotation_of_heading(heading: float) -> tuple[float, float, float, float]:
-    """Quaternion (x, y, z, w) of Matterport's heading: radians clockwise from its +y axis, which is -z here."""
-    return 0.0, math.sin(-heading / 2), 0.0, math.cos(heading / 2)
+def rotation_of_heading(heading: float) -> Rotation:
+    """Quaternion of Matterport's heading: radians clockwise from its +y axis, which is -z here."""
+    return rotation_of(-heading)
 
 
 def densified(path: Sequence[Position], step: float = STEP) -> tuple[Position, ...]:

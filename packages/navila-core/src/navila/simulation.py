@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 Position = tuple[float, float, float]
 #: A unit quaternion (x, y, z, w), as in VLN-CE's episode files. Yaw 0 looks along -z.
 Rotation = tuple[float, float, float, float]
+
+
+def yaw_of(rotation: Rotation) -> float:
+    """Yaw in radians of a quaternion, in [-pi, pi], positive to the left; pitch and roll do not matter."""
+    x, y, z, w = rotation
+    # The agent looks along -z; turned by the quaternion that is minus the third column of its matrix.
+    return math.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))
+
+
+def rotation_of(yaw: float) -> Rotation:
+    """The quaternion of a yaw in radians, without pitch and roll."""
+    return 0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)
 
 
 @dataclass(frozen=True, kw_only=True)

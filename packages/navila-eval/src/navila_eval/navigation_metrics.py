@@ -114,11 +114,7 @@ def _spl(success: float, shortest: float, length: float) -> float:
 
 def without_repeats(positions: Sequence[Position]) -> list[Position]:
     """The positions without consecutive exact duplicates, so that turns and blocked moves add nothing to DTW."""
-    kept: list[Position] = []
-    for position in positions:
-        if not kept or tuple(position) != tuple(kept[-1]):
-            kept.append(position)
-    return kept
+    return [position for position, _ in itertools.groupby(map(tuple, positions))]  # pyright: ignore[reportReturnType]
 
 
 def fast_dtw(path: Sequence[Position], reference: Sequence[Position]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from navila.simulation import yaw_of
+from navila_eval.navigation_metrics import without_repeats
 from navila_eval.walk import Record
 
 
@@ -18,7 +18,7 @@ def r2r_predictions(records: Sequence[Record]) -> str:
         poses = zip(record["positions"], record["rotations"], strict=True)
         stops = [False, *(primitive == 0 for primitive in record["primitives"])]
         walks[record["episode_id"]] = [
-            {"position": list(position), "heading": _heading(rotation), "stop": stop}
+            {"position": list(position), "heading": yaw_of(rotation), "stop": stop}
             for (position, rotation), stop in zip(poses, stops, strict=False)
         ]
     return json.dumps(walks) + "\n"
@@ -30,15 +30,6 @@ def rxr_predictions(records: Sequence[Record], instruction_ids: Mapping[str, Any
     for record in records:
         identity = instruction_ids.get(record["episode_id"]) or record["episode_id"]
         number = int(identity) if str(identity).isdigit() else identity
-        lines.append({"instruction_id": number, "path": _without_repeats(record["positions"])})
+        lines.append({"instruction_id": number, "path": without_repeats(record["positions"])})
     lines.sort(key=lambda line: (isinstance(line["instruction_id"], str), line["instruction_id"]))
     return "".join(json.dumps(line) + "\n" for line in lines)
-
-
-def _without_repeats(points: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [list(point) for point, _ in itertools.groupby(points, key=tuple)]
-
-
-def _heading(rotation: Sequence[float]) -> float:
-    x, y, z, w = rotation
-    return math.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from navila.errors import DataError
 from navila.r2r import densified
-from navila.simulation import Episode, Position
+from navila.simulation import Episode, Position, rotation_of
 
 from navila_bench_vln.markers import Marker
 
@@ -46,11 +47,11 @@ def read_walks(
         if unknown is not None:
             raise DataError(f"{where} has {unknown!r}, which says nothing: the keys are {', '.join(_KEYS)}.")
         episodes.append(_episode(record, where, number, scene_id, markers, anywhere, up))
-    ids = [episode.episode_id for episode in episodes]
     if not episodes:
         raise DataError(f"{path} has no walk: write records like {_EXAMPLE}.")
-    if repeated := next((name for name in ids if ids.count(name) > 1), None):
-        raise DataError(f"{path} has two walks with the id {repeated!r}: give each its own.")
+    name, count = Counter(episode.episode_id for episode in episodes).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path} has two walks with the id {name!r}: give each its own.")
     return tuple(episodes)
 
 
@@ -88,7 +89,7 @@ def _episode(
         episode_id=str(record.get("id") or number),
         scene_id=scene_id,
         start_position=begin,
-        start_rotation=(0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)),
+        start_rotation=rotation_of(yaw),
         goals=goals,
         goal_radius=radius,
         instruction=instruction.strip(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from navila.actions import FORWARD, LEFT, RIGHT, STOP
-from navila.simulation import Embodiment, Rotation
+from navila.simulation import Embodiment, Rotation, rotation_of
 from scipy.optimize import linear_sum_assignment
 
 from navila_sim_graph.ways import Place, Remaining, Ways
@@ -32,13 +32,7 @@ class Pose:
         return self.first_yaw + self.turns * math.radians(body.turn_angle)
 
     def rotation(self, body: Embodiment) -> Rotation:
-        return 0.0, math.sin(self.yaw(body) / 2), 0.0, math.cos(self.yaw(body) / 2)
-
-
-def yaw_of(rotation: Rotation) -> float:
-    """Heading in radians of a quaternion (x, y, z, w); pitch and roll do not matter."""
-    x, y, z, w = rotation
-    return math.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))
+        return rotation_of(self.yaw(body))
 
 
 def headings(body: Embodiment) -> int:

@@ -13,10 +13,10 @@ import numpy as np
 from navila.actions import FORWARD, LEFT, RIGHT, STOP
 from navila.connectivity import ConnectivityGraph, ConnectivityGraphs, graph_of
 from navila.errors import ConfigError, SceneError
-from navila.simulation import Embodiment, Episode, Observation, Position, Simulator, TopDownMap
+from navila.simulation import Embodiment, Episode, Observation, Position, Simulator, TopDownMap, yaw_of
 
 from navila_sim_graph.drawing import first_person, from_above
-from navila_sim_graph.motion import Pose, advance, follow, yaw_of
+from navila_sim_graph.motion import Pose, advance, follow
 from navila_sim_graph.ways import Remaining, Ways
 
 #: Scene of `GraphSimulator.tiny`.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
-from navila.simulation import Embodiment, Position, Rotation
+from navila.actions import FORWARD, LEFT, RIGHT, STOP
+from navila.simulation import Embodiment, Position, Rotation, rotation_of, yaw_of
 
-STOP, FORWARD, LEFT, RIGHT = 0, 1, 2, 3
-#: Share of a turn the follower may be off its way before it turns. At one half, who turns ends up as far off to the
-#: other side: a model that learns from it and errs by a degree turns to and fro for ever.
+#: Share of a turn the follower may be off its way before it turns. At one half, a turn would end as far off to the
+#: other side: a model that learns from it and errs by a degree would turn to and fro for ever.
 HEADING_TOLERANCE = 0.75
 
 
@@ -32,25 +32,24 @@ class Pose:
     yaw: float
     """Radians in (-pi, pi]; 0 looks along -z, positive turns left."""
 
+    @classmethod
+    def at(cls, position: Position, rotation: Rotation) -> Self:
+        """The pose at a point, looking where a quaternion points."""
+        x, y, z = position
+        return cls(x=x, y=y, z=z, yaw=wrap(yaw_of(rotation)))
+
     @property
     def position(self) -> Position:
         return self.x, self.y, self.z
 
     @property
     def rotation(self) -> Rotation:
-        return 0.0, math.sin(self.yaw / 2), 0.0, math.cos(self.yaw / 2)
+        return rotation_of(self.yaw)
 
 
 def wrap(angle: float) -> float:
     """`angle` in radians brought into (-pi, pi]."""
     return math.pi - (math.pi - angle) % (2 * math.pi)
-
-
-def yaw_of(rotation: Rotation) -> float:
-    """Heading in radians of a quaternion (x, y, z, w); pitch and roll do not matter."""
-    x, y, z, w = rotation
-    # The agent's forward axis is -z; rotated by the quaternion it becomes minus the third column of the matrix.
-    return wrap(math.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y)))
 
 
 def bearing_to(pose: Pose, x: float, z: float) -> float:
@@ -98,6 +97,6 @@ def follow(pose: Pose, path: list[tuple[float, float]], ground: Ground, body: Em
         primitive = FORWARD if k == 0 else LEFT if k > 0 else RIGHT
         if body.sliding or not collided:
             return primitive
-        # Who cannot slide sticks to the wall a step is cut short at.
+        # An agent that cannot slide would stick to the wall where a step is cut short.
         cut_short = cut_short or primitive
     return cut_short or STOP

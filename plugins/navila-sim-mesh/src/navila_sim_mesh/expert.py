@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from navila.actions import STOP
 from navila.simulation import Embodiment, Position
 
-from navila_sim_mesh.agent import STOP, Pose, advance, follow
+from navila_sim_mesh.agent import Pose, advance, follow
 from navila_sim_mesh.navigation import polyline_length
 from navila_sim_mesh.world import World
 

@@ -10,7 +10,7 @@ import numpy as np
 from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Position
 
-from navila_sim_mesh.agent import Pose, bearing_to, yaw_of
+from navila_sim_mesh.agent import Pose, bearing_to
 from navila_sim_mesh.expert import expert_walk
 from navila_sim_mesh.houses import House, PlacedLandmark
 from navila_sim_mesh.instructions import instruct, passages
@@ -107,8 +107,7 @@ def retarget(world: HouseWorld, episode: Episode, landmark: str, seed: int) -> E
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x52455441]))
     goals = goal_points(world, mark)
     path = world.path(episode.start_position, goals)
-    x, y, z = episode.start_position
-    pose = Pose(x=x, y=y, z=z, yaw=yaw_of(episode.start_rotation))
+    pose = Pose.at(episode.start_position, episode.start_rotation)
     names = [other.name for other in marks if other.room == mark.room and other is not mark]
     return replace(
         episode,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from navila_sim_mesh.furniture import BACKGROUND, COLOURS, RGB, SHAPES, Item, Part, box, turned
-from navila_sim_mesh.renderer import Surface
+from navila_sim_mesh.renderer import LIGHT, Surface
 from navila_sim_mesh.textures import FLOOR_PATTERNS, PATTERN_INDEX, PATTERN_METRES, WALL_PATTERNS, house_atlas
 
 WALL_HEIGHT = 2.6
@@ -17,8 +17,6 @@ WALL_THICKNESS = 0.2
 DOOR_HEIGHT = 2.1
 #: Every length of the layout is a multiple of this, so that the navigation grid of the same step is exact.
 SNAP = 0.05
-#: Towards the light; only sets how bright each face is.
-LIGHT = np.array([0.35, 0.85, 0.40]) / np.linalg.norm([0.35, 0.85, 0.40])
 
 
 @dataclass(frozen=True, kw_only=True)

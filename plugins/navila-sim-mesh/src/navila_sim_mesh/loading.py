@@ -13,12 +13,10 @@ from PIL import Image
 from navila_sim_mesh.gltf import read_gltf
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.parts import Images, Part
-from navila_sim_mesh.renderer import Surface
+from navila_sim_mesh.renderer import LIGHT, Surface
 
 Up = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".ply", ".obj")
-#: Towards the light that shades meshes without texture or vertex colours; the others carry their light in the colour.
-_LIGHT = np.array([0.35, 0.85, 0.40]) / np.linalg.norm([0.35, 0.85, 0.40])
 #: How much more level surface a storey must have along z than along y for z to be the vertical axis.
 _SURE = 1.5
 
@@ -116,4 +114,4 @@ def _light(triangles: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
     """Brightness (F,) of faces seen from either side: a mesh from outside may be wound either way."""
     normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    return 0.6 + 0.4 * np.abs(normal @ _LIGHT)
+    return 0.6 + 0.4 * np.abs(normal @ LIGHT)

@@ -194,5 +194,5 @@ def _span(low: float, high: float, start: float) -> slice:
 
 
 def polyline_length(points: Iterable[tuple[float, float, float]]) -> float:
-    """Length of a path in metres."""
+    """Metres along a chain of points."""
     return sum(math.dist(a, b) for a, b in pairwise(points))

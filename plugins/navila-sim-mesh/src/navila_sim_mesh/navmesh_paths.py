@@ -7,7 +7,6 @@ its path is at times a little longer than the shortest; here bends that no wall 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from navila_sim_mesh.navigation import polyline_length
 from navila_sim_mesh.navmesh import NavMesh
 
 #: Distance between the points of a portal that paths are searched over, metres, and most pieces it is cut into.
@@ -101,7 +101,7 @@ class NavMeshPaths:
             candidates.append(self._taut(place, field.goals[corridor[-1]], corridor[:-1]))
             if len(tried) == _TRIED:
                 break
-        return self._straightened(min(candidates, key=length_of)) if candidates else ()
+        return self._straightened(min(candidates, key=polyline_length)) if candidates else ()
 
     def _straightened(self, path: tuple[Position, ...]) -> tuple[Position, ...]:
         """The path without the bends that the choice of polygons made, where there is no wall."""
@@ -222,11 +222,6 @@ class NavMeshPaths:
         portals = self.mesh.portals
         portal = self._portal[point]
         return np.where(portals.polygons[portal, 0] == polygon, portals.edges[portal, 0], portals.edges[portal, 1])
-
-
-def length_of(path: Sequence[Position]) -> float:
-    """Metres along a chain of points."""
-    return sum(math.dist(a, b) for a, b in pairwise(path))
 
 
 def string_pull(

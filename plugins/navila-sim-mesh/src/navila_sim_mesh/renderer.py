@@ -15,6 +15,8 @@ from navila_sim_mesh.textures import MAX_LEVELS, Atlas
 
 #: Colour of a ray that leaves the scene.
 SKY = (0.55, 0.65, 0.75)
+#: Unit vector towards the light, by which surfaces are shaded that carry none in their colours.
+LIGHT = np.array([0.35, 0.85, 0.40]) / np.linalg.norm([0.35, 0.85, 0.40])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 from navila_sim_mesh.detour import read_navmesh
 from navila_sim_mesh.loading import Up, load_surface
-from navila_sim_mesh.navigation import CELL
+from navila_sim_mesh.navigation import CELL, polyline_length
 from navila_sim_mesh.navmesh import NavMesh
 from navila_sim_mesh.navmesh_build import build_navmesh
 from navila_sim_mesh.navmesh_cache import cached_navmesh
-from navila_sim_mesh.navmesh_paths import NavField, NavMeshPaths, length_of
+from navila_sim_mesh.navmesh_paths import NavField, NavMeshPaths
 from navila_sim_mesh.renderer import Renderer
 from navila_sim_mesh.world import PLAN_HEIGHT, World
 
@@ -69,7 +69,7 @@ class ScanWorld(World):
 
     def distance(self, start: Position, goals: tuple[Position, ...]) -> float:
         path = self.path(start, goals)
-        return length_of(path) if path else math.inf
+        return polyline_length(path) if path else math.inf
 
     def path(self, start: Position, goals: tuple[Position, ...]) -> tuple[Position, ...]:
         return self.paths.path(self.field(goals), start) if goals else ()

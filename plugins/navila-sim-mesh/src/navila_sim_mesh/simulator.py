@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+from navila.actions import FORWARD, LEFT, RIGHT, STOP
 from navila.errors import ConfigError, SceneError
 from navila.simulation import (
     STRIPS,
@@ -24,7 +25,7 @@ from navila.simulation import (
 )
 from numpy.typing import NDArray
 
-from navila_sim_mesh.agent import STOP, Pose, advance, bearing_to, yaw_of
+from navila_sim_mesh.agent import Pose, advance, bearing_to
 from navila_sim_mesh.expert import expert_primitive, expert_primitives
 from navila_sim_mesh.house_episodes import make_episodes, retarget
 from navila_sim_mesh.renderer import Camera
@@ -103,8 +104,7 @@ class MeshSimulator(ProceduralSimulator):
                 f"No goal of episode {episode.episode_id!r} can be reached from its start in {episode.scene_id!r};"
                 " correct its goals or leave the episode out."
             )
-        x, y, z = place
-        pose = Pose(x=x, y=y, z=z, yaw=yaw_of(episode.start_rotation))
+        pose = Pose.at(place, episode.start_rotation)
         self._state = AgentState(episode=episode, pose=pose, collided=False, done=False)
         return self._observe()
 
@@ -117,7 +117,7 @@ class MeshSimulator(ProceduralSimulator):
         state = self._current()
         if state.done:
             raise ConfigError(f"Episode {state.episode.episode_id!r} has ended with STOP; reset before the next step.")
-        if primitive not in (0, 1, 2, 3):
+        if primitive not in (STOP, FORWARD, LEFT, RIGHT):
             raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
         pose, collided = advance(state.pose, primitive, self._here().ground, self.embodiment)
         self._state = AgentState(episode=state.episode, pose=pose, collided=collided, done=primitive == STOP)

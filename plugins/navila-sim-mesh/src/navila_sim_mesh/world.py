@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from functools import cached_property
 
 from navila.errors import SceneError
 from navila.simulation import Position, TopDownMap
@@ -60,15 +61,12 @@ class HouseWorld(World):
         self.renderer = Renderer(self.house.surface)
         self.floor: FloorGrid = house_floor(self.house, radius)
         self.ground = self.floor
-        self._graph: VisibilityGraph | None = None
         self._fields: OrderedDict[tuple[Position, ...], DistanceField | None] = OrderedDict()
 
-    @property
+    @cached_property
     def graph(self) -> VisibilityGraph:
         """Visibility graph of the floor, made on first use."""
-        if self._graph is None:
-            self._graph = VisibilityGraph(self.floor)
-        return self._graph
+        return VisibilityGraph(self.floor)
 
     def place(self, position: Position) -> Position | None:
         spot = self.floor.nearest_walkable(position[0], position[2], SNAP_DISTANCE)

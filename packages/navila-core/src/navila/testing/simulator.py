@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from navila.simulation import Episode, Observation, ProceduralSimulator, Simulator
+from navila.simulation import Episode, Observation, ProceduralSimulator, Simulator, yaw_of
 from navila.testing.contract import ComponentContract
 
 STOP, FORWARD, LEFT, RIGHT = range(4)
@@ -64,7 +64,7 @@ class SimulatorContract(ComponentContract):
     def test_left_turns_by_the_declared_angle_and_right_turns_back(self, tiny: Simulator, episode: Episode) -> None:
         start = tiny.reset(episode)
         turned = tiny.step(LEFT)
-        change = (yaw(turned.rotation) - yaw(start.rotation) + 180) % 360 - 180
+        change = (math.degrees(yaw_of(turned.rotation) - yaw_of(start.rotation)) + 180) % 360 - 180
         assert change == pytest.approx(tiny.embodiment.turn_angle, abs=0.01)
         assert same_rotation(tiny.step(RIGHT).rotation, start.rotation)
 
@@ -80,7 +80,7 @@ class SimulatorContract(ComponentContract):
             if not moved.collided:
                 free += 1
                 # Yaw 0 looks along -z, and a left turn raises it.
-                heading = math.radians(yaw(start.rotation))
+                heading = yaw_of(start.rotation)
                 ahead = (moved.position[0] - start.position[0]) * -math.sin(heading)
                 ahead += (moved.position[2] - start.position[2]) * -math.cos(heading)
                 assert ahead == pytest.approx(tiny.embodiment.forward_step, abs=0.02)
@@ -153,12 +153,6 @@ class SimulatorContract(ComponentContract):
         assert len(first) == 2
         assert tiny.make_episodes(level=0, seed=3, count=2) == first
         assert tiny.make_episodes(level=0, seed=4, count=2) != first
-
-
-def yaw(rotation: tuple[float, float, float, float]) -> float:
-    """Degrees about the vertical axis of a unit quaternion (x, y, z, w), positive to the left."""
-    x, y, z, w = rotation
-    return math.degrees(math.atan2(2 * (w * y + x * z), 1 - 2 * (x * x + y * y)))
 
 
 def same_rotation(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
