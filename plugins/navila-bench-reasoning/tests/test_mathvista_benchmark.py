@@ -16,7 +16,7 @@ import pytest
 from navila.errors import DataError
 from navila.plugins import default_host
 from navila.testing import BenchmarkContract
-from navila_bench_reasoning.mathvista import find_answer
+from navila_bench_reasoning.mathvista import MathVista, find_answer
 from navila_eval.benchmark import Request
 from navila_eval.judging import Judge
 from PIL import Image
@@ -148,6 +148,16 @@ def test_wrong_and_wordy_answers_score_what_the_rules_say(data: Path, tmp_path: 
     assert results.content["counters"] == {"failed": 0, "unparsed": 1, "beyond_rules": 4}
 
 
+def test_a_figure_that_is_rounded_has_an_interval_all_the_same() -> None:
+    benchmark = MathVista.tiny()
+    said = zip(benchmark.questions("testmini", Path()), ["4", "0.1", "[3]"], strict=False)
+    scores = benchmark.score(
+        [{**question.record({}), "output": text, "answer": text, "error": ""} for question, text in said]
+    )
+    assert scores.metrics["accuracy"] == 33.33
+    assert scores.intervals["accuracy"] == (0.0, 100.0)
+
+
 @pytest.mark.parametrize(
     ("reply", "kind", "found"),
     [
@@ -240,11 +250,12 @@ def test_the_json_file_of_the_repository_is_asked_in_the_same_words(data: Path, 
     ("text", "match"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "no problems by their pid"),
         ("{}", "no samples"),
         (json.dumps({"1": 3}), "problem 1, is no object but 3"),
         (json.dumps({"1": {**PROBLEMS[0], "answer_type": "word"}}), "answer_type is 'word'"),
-        (json.dumps({"1": {**PROBLEMS[0], "choices": None}}), "no choices"),
+        (json.dumps({"1": {**PROBLEMS[0], "choices": None}}), "no list of choices"),
         (json.dumps({"1": {**PROBLEMS[0], "metadata": {}}}), "metadata lack language"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from navila.errors import ConfigError, DataError
 from navila.plugins import default_host
 from navila.testing import BenchmarkContract
+from navila_bench_reasoning.mmmu import Mmmu
 from navila_eval.benchmark import Request
 from navila_eval.runner import rescore_runs
 from PIL import Image
@@ -140,6 +141,17 @@ def test_wrong_answers_score_what_mmmus_rules_say(data: Path, tmp_path: Path) ->
     ((_, again),) = rescore_runs(tmp_path / "run", options={"subjects": SUBJECTS, "unparsed": "random"})
     assert not isinstance(again, Exception)
     assert drawn.metrics == again.metrics
+
+
+def test_a_figure_that_is_rounded_has_an_interval_all_the_same() -> None:
+    facts = {"question_type": "multiple-choice", "options": ["red", "blue"], "subject": "Art"}
+    one = {"output": "A", "answer": "A", "facts": facts, "error": ""}
+    scores = Mmmu().score(
+        [{**one, "id": f"dev_Art_{number}", "reference": truth} for number, truth in enumerate("ABB")]
+    )
+    assert (scores.metrics["accuracy"], scores.metrics["art_and_design"]) == (0.333, 0.333)
+    assert scores.intervals["accuracy"] == scores.intervals["art_and_design"] == (0.0, 1.0)
+    assert scores.intervals["business"] is None
 
 
 def test_the_profile_of_lmms_eval_keeps_the_marks(data: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def read_lines(path: Path, get: str) -> list[Row]:
         if line.strip():
             try:
                 rows.append(checked(where, json.loads(line), get))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}, is not JSON ({error}): {get}.") from None
     return rows
 
@@ -61,7 +61,7 @@ def read_json(path: Path, get: str) -> Any:
     """
     try:
         return json.loads(_text(path, get))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}): {get}.") from None
 
 

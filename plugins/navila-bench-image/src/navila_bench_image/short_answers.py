@@ -132,14 +132,14 @@ class TextVQAWithTokens(TextVQA):
 
     def load(self, split: str, data_root: Path) -> Iterable[Row]:
         answers = {
-            (item.get("image_id"), str(item.get("question")).lower()): item.get("answers")
+            (str(item.get("image_id")), str(item.get("question")).lower()): item.get("answers")
             for _, item in self.read_list(data_root, f"textvqa/TextVQA_0.5.1_{split}.json", "data")
         }
         images = find(data_root, "textvqa/train_images", self.download)
         prompts = find(data_root, self.prompts, self.download_prompts)
         for number, (where, item) in enumerate(read_lines(prompts, self.download_prompts), 1):
             try:
-                found = answers[item["question_id"], textvqa_question(item["text"])]
+                found = answers[str(item["question_id"]), textvqa_question(item["text"])]
             except (KeyError, TypeError, ValueError, AttributeError):
                 file = f"TextVQA_0.5.1_{split}.json"
                 raise DataError(f"{where}, asks nothing that {file} answers: {self.download_prompts}.") from None

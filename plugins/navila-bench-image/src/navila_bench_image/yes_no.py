@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from navila.errors import DataError
+from navila.errors import DataError, reason
 from navila_eval.questions import Question, Record, Scores, check_option, find
 from navila_eval.rows import read_lines
 from navila_eval.scoring.text import mean
@@ -129,8 +129,8 @@ class MME(ImageTask):
         """The two lines of a file, each a question and its answer, with a tab between."""
         try:
             lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-        except ValueError as error:
-            raise DataError(f"{file} is no text ({error}): {self.download}.") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} cannot be read ({reason(error)}): {self.download}.") from None
         if len(lines) != 2 or any(line.count("\t") != 1 for line in lines):
             raise DataError(f"{file} must hold two lines `question<tab>answer`: {self.download}.")
         found = [path for suffix in (".jpg", ".png", ".jpeg") if (path := images / f"{file.stem}{suffix}").exists()]

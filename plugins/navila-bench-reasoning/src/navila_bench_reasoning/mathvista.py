@@ -153,8 +153,9 @@ def _question(row: Mapping[str, Any], where: str, folder: Path) -> Question:
         for name, known in _TYPES.items():
             if facts[name] not in known:
                 raise ValueError(f"{name} is {facts[name]!r}, not one of {', '.join(known)}")
-        if facts["question_type"] == "multi_choice" and not facts["choices"]:
-            raise ValueError("it has no choices")
+        choices = facts["choices"]
+        if facts["question_type"] == "multi_choice" and not (isinstance(choices, list) and choices):
+            raise ValueError("it has no list of choices")
         missing = [name for name in GROUPS if name not in {**facts, **facts["metadata"]}]
         if missing:
             raise ValueError(f"its metadata lack {missing[0]}")

@@ -113,7 +113,7 @@ class ChoiceBenchmark(VideoBenchmark):
         values: dict[str, list[float]] = {}
         for record, sample in zip(records, samples, strict=True):
             named = record["facts"].get(fact) or []
-            for name in [named] if isinstance(named, str) else named:
+            for name in named if isinstance(named, list) else [str(named)]:
                 values.setdefault(name, []).extend([sample[self.metrics[0]]] if self.metrics[0] in sample else [])
         return {
             name: {"accuracy": f"{mean(found):.1f}", "samples": len(found)}

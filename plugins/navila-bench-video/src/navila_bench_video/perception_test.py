@@ -38,7 +38,7 @@ class PerceptionTest(ChoiceBenchmark):
         for name, entry in listed.items():
             with reading(f"{path}, video {name}", GET):
                 video = find_video(videos, text(entry["metadata"], "video_id"))
-                asked = entry["mc_question"]
+                asked = list(entry["mc_question"])
             for number, row in enumerate(asked, 1):
                 with reading(f"{path}, video {name}, question {number}", GET):
                     questions.append(self._question(row, name, video))
