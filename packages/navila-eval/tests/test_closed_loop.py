@@ -21,8 +21,8 @@ from navila.simulation import Embodiment, Episode, Observation, ProceduralSimula
 from navila_eval.agents import Agent, ExpertAgent, RandomAgent, wrong_instruction
 from navila_eval.benchmark import Results
 from navila_eval.jsonl import read_jsonl
-from navila_eval.navigation import NavigationTask, evaluate_agent, rescore
-from navila_eval.walk import measures
+from navila_eval.navigation import NavigationTask, evaluate_agent
+from navila_eval.navigation_results import rescored
 
 mesh: Any = pytest.importorskip("navila_sim_mesh.simulator", reason="needs the plugin navila-sim-mesh")
 
@@ -167,7 +167,7 @@ def test_files_are_strict_json_and_rescoring_needs_only_records(task: Navigation
     records = [json.loads(line, parse_constant=refuse) for line in lines]
     for name in ("results.json", "aggregate.json", "run.json"):
         json.loads((tmp_path / name).read_text(), parse_constant=refuse)
-    assert rescore(records) == [measures(record) for record in records]
+    assert rescored(records) == records
 
 
 SLOW_RUN = """
