@@ -68,5 +68,7 @@ def slurm() -> Iterator[Mapping[str, str]]:
 
     if absent := missing():
         pytest.skip(f"SLURM is not installed on this machine: there is no {', '.join(absent)}")
-    with tempfile.TemporaryDirectory(prefix="slurm") as folder, slurm_cluster(Path(folder)) as variables:
+    # What a job leaves behind may still be written while the folder goes.
+    temporary = tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True)
+    with temporary as folder, slurm_cluster(Path(folder)) as variables:
         yield variables

@@ -21,7 +21,7 @@ from navila.model.chat import Chat
 from PIL import Image
 
 #: Seconds after which a session that says nothing has failed; no test waits for it.
-PATIENCE = 90.0
+PATIENCE = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,13 @@ class Terminal:
     def write(self, text: str) -> None:
         os.write(self.screen, text.encode())
 
+    def until_it_waits(self) -> None:
+        """The process sleeps until the next key, or signal, comes."""
+        deadline = time.monotonic() + PATIENCE
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def end(self) -> int:
         """Wait for the process, and close its terminal."""
         try:
@@ -134,10 +141,10 @@ def test_a_session_on_a_terminal(model: Any, checkpoint: Path, frames: Path, tmp
     terminal.until(chat.ask("And there?"))
 
     # Ctrl-C ends the answer, not the session.
-    terminal.write("/settings max_new_tokens=2000\n")
+    terminal.write("/settings max_new_tokens=2000 min_new_tokens=2000\n")
     terminal.until("max_new_tokens = 2000")
     terminal.until("> ")
-    chat.change(max_new_tokens=2000)
+    chat.change(max_new_tokens=2000, min_new_tokens=2000)
     story = chat.stream("Tell me a story.")
     begin = next(story) + next(story) + next(story)
     story.close()
@@ -149,7 +156,7 @@ def test_a_session_on_a_terminal(model: Any, checkpoint: Path, frames: Path, tmp
     terminal.write("half a question")
     terminal.until("half a question")
     # While readline still deals with the last key, it notes Ctrl-C only at the next one.
-    time.sleep(1)
+    terminal.until_it_waits()
     os.killpg(terminal.process.pid, signal.SIGINT)
     terminal.until("Ctrl-D or /quit leaves.")
     terminal.until("> ")
@@ -163,7 +170,7 @@ def test_a_session_on_a_terminal(model: Any, checkpoint: Path, frames: Path, tmp
     terminal.write("/save talk.json\n")
     terminal.until("Error: talk.json is there already")
 
-    terminal.write("/settings max_new_tokens=6\n/reset\n")
+    terminal.write("/settings max_new_tokens=6 min_new_tokens=0\n/reset\n")
     terminal.until("Forgotten.")
     terminal.until("> ")
     terminal.write("And there?\n")

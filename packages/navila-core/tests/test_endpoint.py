@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def server(*replies: tuple[int, dict[str, str], bytes] | float) -> Iterator[tupl
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{running.server_address[1]}/v1"
-        yield Endpoint(url=url, model="tiny", key=KEY, attempts=4, pause=0.01, timeout=20), requests
+        yield Endpoint(url=url, model="tiny", key=KEY, attempts=4, pause=0.01, timeout=300), requests
         running.shutdown()
 
 
@@ -107,14 +108,20 @@ def test_a_server_that_hangs_is_given_up():
         impatient = Endpoint(url=endpoint.url, model="tiny", attempts=2, pause=0.01, timeout=0.3)
         with pytest.raises(UnreachableError, match=r"failed 2 times: it gives no answer \(.*timed out"):
             impatient.ask(MESSAGES)
+        # A server that is slow has not read them yet.
+        end = time.monotonic() + 60
+        while len(requests) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
     assert len(requests) == 2
 
 
 def test_a_server_that_is_not_there_is_named():
-    with server((200, {}, b"")) as (endpoint, _):
-        pass
-    with pytest.raises(UnreachableError, match=f"{endpoint.url} failed 4 times.*refused"):
-        endpoint.ask(MESSAGES)
+    # Nobody listens on a port that is held, and nobody else can begin to.
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/v1"
+        with pytest.raises(UnreachableError, match=f"{url} failed 4 times.*refused"):
+            Endpoint(url=url, model="tiny", attempts=4, pause=0.01).ask(MESSAGES)
 
 
 def test_a_refused_question_is_not_repeated():

@@ -21,6 +21,8 @@ from PIL import Image
 
 #: A llama with random weights spells out bytes of characters, white space and control tokens in any order.
 QUESTIONS = ("Where is the sofa?", "Go.", "Describe the two rooms in detail, and say which is the larger of them.")
+#: An answer that takes longer than any test looks away.
+ENDLESS: dict[str, Any] = {"max_new_tokens": 4000, "min_new_tokens": 4000}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +176,7 @@ def test_streamed_pieces_are_the_answer(model: Any, images: list[Image.Image], o
 
 
 def test_a_stream_that_is_left_ends_its_thread(model: Any) -> None:
-    pieces = model.stream_content("Go.", max_new_tokens=2000)
+    pieces = model.stream_content("Go.", **ENDLESS)
     next(pieces)
     assert any(thread.name == "navila-stream" for thread in threading.enumerate())
     pieces.close()
@@ -186,7 +188,7 @@ def test_what_goes_wrong_while_streaming_reaches_the_consumer(model: Any, monkey
         model.stream_content("Go.", temprature=1.0)
     with pytest.raises(ConfigError, match="beams cannot be streamed"):
         model.stream_content("Go.", num_beams=2)
-    pieces = model.stream_content("Go.", max_new_tokens=50)
+    pieces = model.stream_content("Go.", **ENDLESS)
     next(pieces)
     monkeypatch.setattr(model.llm, "forward", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

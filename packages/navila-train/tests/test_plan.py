@@ -199,7 +199,7 @@ def test_a_wrong_plan_is_one_sentence(flags: list[str], match: str):
 
 
 def test_a_checkpoint_that_cannot_be_fetched_is_planned_from_configs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     arguments = parse_flags(["--plan", "--model_name_or_path", "nobody/nothing"])
     with pytest.raises(ConfigError, match=r"nobody/nothing.*give configs, e\.g\. --llm"):
         make_plan(arguments, lambda model: None)
