@@ -158,8 +158,7 @@ def test_islands_keep_apart(tmp_path: Path) -> None:
     big, small = mesh.nearest((1.0, 0.0, 1.0)), mesh.nearest((6.5, 0.0, 0.5))
     assert big is not None
     assert small is not None
-    assert mesh.island_radius[mesh.islands[big[0]]] == pytest.approx(math.hypot(2, 1))
-    assert mesh.island_radius[mesh.islands[small[0]]] == pytest.approx(math.hypot(0.5, 0.5))
+    assert mesh.islands[big[0]] != mesh.islands[small[0]]
     assert mesh.nearest((4.7, 0.0, 1.0)) == (1, (4.0, 0.0, 1.0))
     for sliding in (True, False):
         assert mesh.step((3.9, 0.0, 1.0), 1.5, 0.0, sliding=sliding) == ((3.9, 0.0, 1.0), True), "next to the other"

@@ -13,7 +13,7 @@ from navila_eval.walk import Record, finite_or, measures
 
 #: Metres of the shortest path at which groups of episodes end; the last has no end.
 LENGTHS = (2.5, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0)
-#: Figures of a group.
+#: Figures of a group of episodes, and those that a comparison of walks shows.
 FIGURES = ("sr", "spl", "os", "ne", "ndtw", "steps")
 
 

@@ -17,7 +17,7 @@ from navila.pages import image_uri, page
 from navila_eval.benchmark import in_words
 from navila_eval.breakdowns import FIGURES
 from navila_eval.failures import FAILURES, failure_of
-from navila_eval.pictures import KeptMap, kept_frames, kept_map
+from navila_eval.pictures import KeptMap, floor_key, kept_frames, kept_map
 from navila_eval.report_map import define_floor, draw_map, map_point, run_colours
 from navila_eval.run_folder import PICTURES, RunFolder
 from navila_eval.walk import Record, measures
@@ -86,11 +86,17 @@ def report_body(sections: Sequence[ReportSection]) -> str:
     """What a page shows of walks; it takes `report_style` and `report_script`."""
     loaded = [(section, _load(section)) for section in sections]
     frames_each = _frames_that_fit([run for _, runs in loaded for run in runs])
-    body = "\n".join(_section(number, section, runs, frames_each) for number, (section, runs) in enumerate(loaded))
+    maps = [_maps(runs) for _, runs in loaded]
+    # Walks on one floor show the same picture of it, which is on the page once.
+    floors = {kept.key: kept for of_section in maps for kept in of_section.values()}
+    sections_html = [
+        _section(number, section, runs, of_section, frames_each)
+        for number, ((section, runs), of_section) in enumerate(zip(loaded, maps, strict=True))
+    ]
     return string.Template(_template("report.html")).substitute(
-        filters=_filters([section for section, _ in loaded]),
-        floors="".join(map(define_floor, _floors([runs for _, runs in loaded]))),
-        body=body,
+        filters=_filters(sections),
+        floors="".join(map(define_floor, floors.values())),
+        body="\n".join(sections_html),
     )
 
 
@@ -116,13 +122,15 @@ def _load(section: ReportSection) -> list[_Run]:
     return runs
 
 
-def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_each: int) -> str:
+def _section(
+    number: int, section: ReportSection, runs: Sequence[_Run], maps: Mapping[str, KeptMap], frames_each: int
+) -> str:
     # In the order they are walked in: pictures are kept of the first.
     ids = list(runs[0].records) if runs else []
-    cards = [
-        _card(number, index, episode_id, [run for run in runs if episode_id in run.records], frames_each)
-        for index, episode_id in enumerate(ids, 1)
-    ]
+    cards = []
+    for index, episode_id in enumerate(ids, 1):
+        walked = [run for run in runs if episode_id in run.records]
+        cards.append(_card(number, index, episode_id, walked, maps.get(episode_id), frames_each))
     tables = [_table(runs), _failures(runs), *(_breakdown(runs, by) for by in _BREAKDOWNS)]
     return (
         f'<section data-section="{number}"><h2>{html.escape(section.title)}</h2>'
@@ -130,20 +138,23 @@ def _section(number: int, section: ReportSection, runs: Sequence[_Run], frames_e
     )
 
 
-def _map(runs: Sequence[_Run], episode_id: str) -> KeptMap | None:
-    """The floor of an episode, from the first run that kept it."""
-    for run in runs:
-        record = run.records.get(episode_id)
-        kept = kept_map(run.folder / PICTURES, record["scene_id"], record["positions"]) if record else None
-        if kept is not None:
-            return kept
-    return None
-
-
-def _floors(groups: Sequence[Sequence[_Run]]) -> list[KeptMap]:
-    """Every floor that some episode shows, once."""
-    found = [_map(runs, episode_id) for runs in groups if runs for episode_id in runs[0].records]
-    return list({kept.key: kept for kept in found if kept is not None}.values())
+def _maps(runs: Sequence[_Run]) -> dict[str, KeptMap]:
+    """The floor of each episode, from the first run that kept it; read once, however many walks begin on it."""
+    read: dict[tuple[Path, str], KeptMap | None] = {}
+    found: dict[str, KeptMap] = {}
+    for episode_id in runs[0].records if runs else ():
+        for run in runs:
+            record = run.records.get(episode_id)
+            if record is None or not record["positions"]:
+                continue
+            scene_id, positions = record["scene_id"], record["positions"]
+            place = run.folder, floor_key(scene_id, positions)
+            if place not in read:
+                read[place] = kept_map(run.folder / PICTURES, scene_id, positions)
+            if (kept := read[place]) is not None:
+                found[episode_id] = kept
+                break
+    return found
 
 
 def _table(runs: Sequence[_Run]) -> str:
@@ -220,10 +231,11 @@ def _bar(value: float, interval: Sequence[float] | None, colour: str) -> str:
     )
 
 
-def _card(section: int, index: int, episode_id: str, runs: Sequence[_Run], frames_each: int) -> str:
+def _card(
+    section: int, index: int, episode_id: str, runs: Sequence[_Run], kept: KeptMap | None, frames_each: int
+) -> str:
     lead = runs[0].records[episode_id]
     verdict = "walk" if not lead["goals"] else "success" if measures(lead)["success"] > 0 else "failure"
-    kept = _map(runs, episode_id)
     facts = kept.facts if kept else None
     walks = []
     for run in runs:

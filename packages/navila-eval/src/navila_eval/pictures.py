@@ -56,7 +56,7 @@ class PictureKeeper:
             return
         for old in _frame_folder(self.folder, walk.episode.episode_id).glob("*.jpg"):
             old.unlink()
-        path = self.folder / "maps" / _floor_key(walk.episode.scene_id, walk.positions)
+        path = self.folder / "maps" / floor_key(walk.episode.scene_id, walk.positions)
         with self._maps:
             if not path.with_suffix(".json").exists():
                 _write_map(path, walk)
@@ -119,7 +119,7 @@ def _landmarks(simulator: Simulator) -> list[dict[str, Any]]:
         return []
 
 
-def _floor_key(scene_id: str, positions: Sequence[Sequence[float]]) -> str:
+def floor_key(scene_id: str, positions: Sequence[Sequence[float]]) -> str:
     """A name for the floor a walk starts on: scenes may have several."""
     return file_name(f"{scene_id}@{positions[0][1]:.1f}")
 
@@ -138,7 +138,7 @@ def kept_map(folder: Path, scene_id: str, positions: Sequence[Sequence[float]]) 
     """The map of the floor a walk started on, or None when it was not kept."""
     if not positions:
         return None
-    key = _floor_key(scene_id, positions)
+    key = floor_key(scene_id, positions)
     path = folder / "maps" / key
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -79,10 +79,8 @@ def run_tasks(
         identity |= {"quantization": loading["quantization"]} if "quantization" in loading else {}
     registry = default_host().registry("benchmark")
     outcomes: list[tuple[str, Results | Exception]] = []
-    perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
-    for (task, split), perturbation in itertools.product(tasks, perturbed):
-        shown_agent = agent if uses_model else "model"
-        label = run_label(task, split, registry.spec(task).default_split, shown_agent, perturbation)
+    planned = _planned(tasks, agent, perturbations)
+    for task, split, perturbation, label in planned:
         # A disturbance of nothing is the run without.
         disturbed = perturbation.facts() if perturbation is not None else {}
         own = {**identity, "perturb": disturbed} if disturbed else identity
@@ -111,7 +109,7 @@ def run_tasks(
             )
         except Exception as error:
             # One task alone: its own words and exit code; a bug keeps its traceback.
-            if len(tasks) * len(perturbed) == 1:
+            if len(planned) == 1:
                 raise
             if not isinstance(error, (NavilaError, OSError)):
                 traceback.print_exc()
@@ -136,17 +134,27 @@ def start_over(
     Raises:
         ConfigError: other processes are at work on one.
     """
-    model = model if agent in MODEL_AGENTS else None
-    registry = default_host().registry("benchmark")
-    perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
-    for (task, split), perturbation in itertools.product(tasks, perturbed):
-        label = run_label(task, split, registry.spec(task).default_split, agent if model else "model", perturbation)
-        path = output_dir / (model_name(model) if model else agent) / label
+    name = model_name(model) if agent in MODEL_AGENTS and model else agent
+    for *_, label in _planned(tasks, agent, perturbations):
+        path = output_dir / name / label
         Claims(path / CLAIMS).check_alone()
         for records in (SAMPLES, RECORDS):
             folder = RunFolder(path, records=records)
             if finished or folder.results() is None:
                 folder.clear()
+
+
+def _planned(
+    tasks: Sequence[tuple[str, str]], agent: str, perturbations: Sequence[str]
+) -> list[tuple[str, str, Perturbation | None, str]]:
+    """Task, split, perturbation and label of every run; what needs no model has a folder of its own, beside models."""
+    registry = default_host().registry("benchmark")
+    named = agent if agent in MODEL_AGENTS else "model"
+    perturbed = [Perturbation.parse(text) for text in perturbations] or [None]
+    return [
+        (task, split, perturbation, run_label(task, split, registry.spec(task).default_split, named, perturbation))
+        for (task, split), perturbation in itertools.product(tasks, perturbed)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,9 +278,7 @@ def rescore_runs(
             run = RunFolder(path).run()
             keywords = {**(run.get("options") or {}), **options}
             benchmark = make_benchmark(run["task"], keywords)
-            if options:
-                write_json(path / RUN, {**read_json(path / RUN), "run": {**run, "options": keywords}})
-            results = benchmark.rescore(path, judge)
+            results = _rescored(benchmark, path, {**run, "options": keywords} if options else run, judge)
         except NavilaError as error:
             if len(runs) == 1:
                 raise
@@ -281,6 +287,17 @@ def rescore_runs(
         outcomes.append((path.name, results))
         _add_metrics(path.parent, path.name, results)
     return outcomes
+
+
+def _rescored(benchmark: Benchmark, path: Path, run: Mapping[str, Any], judge: Judge | None) -> Results:
+    """Score a run with other options; what it is of stays as it was where that fails."""
+    before = read_json(path / RUN)
+    write_json(path / RUN, {**before, "run": run})
+    try:
+        return benchmark.rescore(path, judge)
+    except BaseException:
+        write_json(path / RUN, before)
+        raise
 
 
 def report_runs(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from navila_eval.benchmark import MODEL_AGENTS
+from navila_eval.breakdowns import FIGURES
 from navila_eval.navigation_metrics import HEADLINE
 from navila_eval.run_folder import RECORDS, RunFolder
 from navila_eval.statistics import paired_difference
@@ -18,9 +19,6 @@ from navila_eval.walk import measures
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-#: Figures that are compared.
-FIGURES = ("sr", "spl", "os", "ne", "ndtw", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)

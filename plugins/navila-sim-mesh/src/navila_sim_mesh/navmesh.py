@@ -67,16 +67,6 @@ class NavMesh:
         graph = sparse.coo_array((np.ones(len(a), np.bool_), (a, b)), shape=(self.count, self.count))
         return np.asarray(csgraph.connected_components(graph, directed=False)[1], np.int32)
 
-    @cached_property
-    def island_radius(self) -> NDArray[np.float64]:
-        """(islands,) metres from the mean of an island's corners to the farthest of them, as habitat defines it."""
-        island = np.repeat(self.islands, np.diff(self.first))
-        mean = np.stack([np.bincount(island, self.corners[:, axis]) for axis in range(3)], axis=1)
-        mean /= np.bincount(island)[:, None]
-        radius = np.zeros(len(mean))
-        np.maximum.at(radius, island, np.linalg.norm(self.corners - mean[island], axis=1))
-        return radius
-
     def polygon(self, number: int) -> Polygon:
         """What lies round one polygon, as plain numbers."""
         if number not in self._polygons:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -138,8 +139,8 @@ def diagnosis(host: PluginHost) -> dict[str, Any]:
     duplicates, missing = [], []
     for kind in KINDS:
         entries = host.registry(kind).entries
-        claims = [entry.spec.name for entry in entries]
-        for name in sorted({name for name in claims if claims.count(name) > 1}):
+        claims = Counter(entry.spec.name for entry in entries)
+        for name in sorted(name for name, count in claims.items() if count > 1):
             owners = [entry.full_name for entry in entries if entry.spec.name == name]
             duplicates.append({"kind": kind, "name": name, "use": owners})
         for entry in entries:
