@@ -154,7 +154,7 @@ def test_what_the_simulator_refuses_is_refused_here_and_the_connection_stays(
 def test_another_body_than_the_served_one_is_refused(remote: RemoteSimulator) -> None:
     other = RemoteSimulator(Embodiment(width=32, height=64), remote.address)
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"has width 64, not the 32 that was asked for"):
+        with pytest.raises(ConfigError, match=r"has width 64, not the 32 .*-o embodiment='{.width.: 64}'"):
             print(other.embodiment)
 
 

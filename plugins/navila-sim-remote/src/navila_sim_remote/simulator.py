@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import math
 import secrets
 import socket
@@ -213,13 +214,14 @@ class RemoteSimulator(ProceduralSimulator):
         hello = {"version": VERSION, "embodiment": body, "jpeg": self._jpeg}
         facts = self._ask("hello", read=_facts, more=hello)
         told = facts["embodiment"]
-        for key, value in (body or {}).items():
-            if key != "name" and told[key] != value:
-                self._disconnect()
-                raise ConfigError(
-                    f"The simulator at {self.address} has {key} {told[key]!r}, not the {value!r} that was asked for: "
-                    "start it with that, or leave the embodiment to it."
-                )
+        other = {key: told[key] for key, value in (body or {}).items() if key != "name" and told[key] != value}
+        if body is not None and other:
+            self._disconnect()
+            key = next(iter(other))
+            raise ConfigError(
+                f"The simulator at {self.address} has {key} {told[key]!r}, not the {body[key]!r} that was asked for: "
+                f"start it with that, or ask for its own body, as with -o embodiment='{json.dumps(other)}'."
+            )
         self._facts = {**facts, "embodiment": self._asked or Embodiment(**told)}
 
     def _unreachable(self, error: OSError) -> SimulatorUnavailable:
