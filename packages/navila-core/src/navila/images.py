@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +239,13 @@ def read_image(path: str | Path | BinaryIO) -> Image.Image:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         why = getattr(error, "strerror", None) or reason(error)
         raise DataError(f"The image {name} cannot be decoded ({why}): fetch it again.") from None
+
+
+def as_jpeg(image: Image.Image, quality: int) -> bytes:
+    """The image as a JPEG file, in RGB."""
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=quality)
+    return data.getvalue()
 
 
 def resize(image: Image.Image, size: tuple[int, int], resample: int = Image.Resampling.BICUBIC) -> Image.Image:

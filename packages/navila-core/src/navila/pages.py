@@ -29,7 +29,7 @@ def page(title: str, body: str, *, style: str = "", script: str = "", footer: st
         script: JavaScript beside the switch between light and dark.
         footer: what stands at the very end.
     """
-    base = resources.files("navila").joinpath("page.css").read_text(encoding="utf-8")
+    base = asset("navila", "page.css")
     name = html.escape(title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -38,6 +38,11 @@ def page(title: str, body: str, *, style: str = "", script: str = "", footer: st
         f'<div class="top"><h1>{name}</h1><button id="theme" title="light or dark">◐</button></div>\n'
         f"{body}\n<footer>{footer}</footer>\n</main>\n<script>{script}{_THEME}</script>\n</body>\n</html>\n"
     )
+
+
+def asset(package: str, *path: str) -> str:
+    """A text file that a package brings, such as a style sheet."""
+    return resources.files(package).joinpath(*path).read_text(encoding="utf-8")
 
 
 def image_uri(jpeg: bytes) -> str:

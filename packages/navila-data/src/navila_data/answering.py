@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import threading
@@ -94,7 +93,9 @@ class EndpointAnswerer(Answerer):
         self._answered = False
 
     def answer(self, prompt: str, images: Sequence[Image], seed: int, *, system: str = "") -> str:
-        parts = [*(image_part(_jpeg(image)) for image in images), text_part(prompt)]
+        from navila.images import as_jpeg
+
+        parts = [*(image_part(as_jpeg(image, 90)) for image in images), text_part(prompt)]
         content = parts if images else prompt
         told = [{"role": "system", "content": system}] if system else []
         messages = [*told, {"role": "user", "content": content}]
@@ -253,9 +254,3 @@ def _ask(question: Question, answerer: Answerer) -> Any:
             problem = str(error)
             prompt = f"{question.prompt}\n\nAn earlier answer was of no use: {problem}. Keep to the form asked for."
     raise NoAnswerError(f"{question.where}: {TRIES} answers were of no use, the last because {problem}.")
-
-
-def _jpeg(image: Image) -> bytes:
-    data = io.BytesIO()
-    image.convert("RGB").save(data, "JPEG", quality=90)
-    return data.getvalue()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from navila.errors import NavilaError
 from navila.files import write_atomically
-from navila.pages import bars, histogram, image_uri, page
+from navila.pages import asset, bars, histogram, image_uri, page
 
 from navila_data.findings import KINDS, Finding
 from navila_data.media import Medium
@@ -38,7 +36,7 @@ def write_page(path: Path, result: CheckResult) -> None:
 
 def style() -> str:
     """What these pages look like beside the house's own style."""
-    return resources.files("navila_data").joinpath("check_report.css").read_text(encoding="utf-8")
+    return asset("navila_data", "check_report.css")
 
 
 def _tiles(result: CheckResult) -> str:
@@ -103,6 +101,7 @@ def _frame(medium: Medium | None, label: str) -> str:
 
 def thumbnail(medium: Medium | None) -> bytes:
     """A medium as a small JPEG; black for None, nothing where it cannot be read."""
+    from navila.images import as_jpeg
     from PIL import Image
 
     try:
@@ -110,9 +109,7 @@ def thumbnail(medium: Medium | None) -> bytes:
     except (NavilaError, OSError):
         return b""
     image.thumbnail((SIDE, SIDE))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=72)
-    return content.getvalue()
+    return as_jpeg(image, 72)
 
 
 def charts(statistics: Statistics) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,13 @@ from navila_eval.workers import workers
 
 if TYPE_CHECKING:
     from navila.model import NavilaForCausalLM
-    from PIL.Image import Image
 
 #: Answers to prompts that are asked together, with settings of generation.
 Ask = Callable[[Sequence[Any], Mapping[str, Any]], list[str]]
 #: Frames of a video that an endpoint is shown when nothing says how many.
 ENDPOINT_FRAMES = 8
+#: JPEG quality of images that an endpoint is shown.
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def _endpoint_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _endpoint_parts(part: Any, num_frames: int | None) -> list[dict[str, Any]]:
-    from navila.images import read_image
+    from navila.images import as_jpeg, read_image
     from navila.model.media import as_pil
     from navila.video import Video, is_video, read_video
 
@@ -156,14 +156,8 @@ def _endpoint_parts(part: Any, num_frames: int | None) -> list[dict[str, Any]]:
     if isinstance(part, Video):
         count = part.num_frames or num_frames or ENDPOINT_FRAMES
         frames = read_video(part.path, count, fps=part.fps or 0.0, start=part.start, end=part.end)
-        return [image_part(_jpeg(frame)) for frame in frames]
-    return [image_part(_jpeg(read_image(part) if isinstance(part, Path) else as_pil(part)))]
-
-
-def _jpeg(image: Image) -> bytes:
-    data = io.BytesIO()
-    image.convert("RGB").save(data, "JPEG", quality=95)
-    return data.getvalue()
+        return [image_part(as_jpeg(frame, JPEG_QUALITY)) for frame in frames]
+    return [image_part(as_jpeg(read_image(part) if isinstance(part, Path) else as_pil(part), JPEG_QUALITY))]
 
 
 def answer_here(batches: Iterable[Batch], ask: Ask) -> Iterator[tuple[Batch, list[Outcome]]]:

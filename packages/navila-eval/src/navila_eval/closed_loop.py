@@ -6,27 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from navila.simulation import Episode, Observation, Simulator
 
 from navila_eval.agents import Agent
 from navila_eval.claims import PAUSE
 from navila_eval.episode_queue import EpisodeQueue
+from navila_eval.pictures import Keeper
 from navila_eval.simulator_process import SimulatorProcess, told
 from navila_eval.walk import Walk, attempt
-
-
-class Keeper(Protocol):
-    """Keeps pictures of walks; those of one walk come one after the other, those of several at once."""
-
-    needs_images: bool
-    """Whether images are rendered for it that the agent does not look at."""
-
-    def start(self, walk: Walk) -> None: ...
-    def decision(self, walk: Walk, observation: Observation) -> None: ...
-    def moved(self, walk: Walk, seen: Sequence[Observation]) -> None: ...
-    def finish(self, walk: Walk) -> None: ...
 
 
 def run_episodes(

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from navila.errors import ConfigError
+from navila.images import as_jpeg
 from navila.simulation import Observation
 from PIL import Image, ImageDraw, ImageFont
 
-from navila_eval.pictures import file_name, floor_of
+from navila_eval.pictures import Keeper, file_name, floor_of
 from navila_eval.report_map import pixel
 from navila_eval.walk import Walk
 
@@ -41,7 +42,7 @@ class _Reel:
     views: list[bytes] = field(default_factory=list)
 
 
-class FilmKeeper:
+class FilmKeeper(Keeper):
     """Writes `<folder>/<episode>.mp4` of the walks that are wanted, before their records are written."""
 
     needs_images = True
@@ -62,14 +63,11 @@ class FilmKeeper:
         if walk.episode.episode_id in self._ids:
             self._reels[walk.episode.episode_id] = _Reel(floor_of(walk.simulator))
 
-    def decision(self, walk: Walk, observation: Observation) -> None:
-        """Nothing: what was seen is kept when it is."""
-
     def moved(self, walk: Walk, seen: Sequence[Observation]) -> None:
         """Keep what was seen."""
         reel = self._reels.get(walk.episode.episode_id)
         if reel is not None:
-            reel.views += [_jpeg(observation.rgb) for observation in seen]
+            reel.views += [as_jpeg(Image.fromarray(observation.rgb), QUALITY) for observation in seen]
 
     def finish(self, walk: Walk) -> None:
         """Make the film, unless only failures are wanted and this is none."""
@@ -229,9 +227,3 @@ def _at(facts: Mapping[str, Any], position: Sequence[float], scale: float) -> tu
 def _dot(draw: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, fill: Any) -> None:
     x, y = at
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-
-
-def _jpeg(rgb: Any) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(rgb).save(data, "JPEG", quality=QUALITY)
-    return data.getvalue()

@@ -16,7 +16,7 @@ from navila.simulation import Embodiment, Episode, Simulator
 from navila_eval.agents import MISLEADING, Agent, ExpertAgent, ForwardRandomAgent, ModelAgent, RandomAgent
 from navila_eval.benchmark import AGENTS, Benchmark, Request, Results
 from navila_eval.claims import Claims
-from navila_eval.closed_loop import Keeper, run_episodes
+from navila_eval.closed_loop import run_episodes
 from navila_eval.episode_queue import SharedEpisodes
 from navila_eval.jsonl import JsonlWriter, drop_cut_line
 from navila_eval.manifest import episodes_digest
@@ -24,7 +24,7 @@ from navila_eval.navigation_metrics import SUCCESS_DISTANCE
 from navila_eval.navigation_processes import run_in_processes
 from navila_eval.navigation_results import complete_records, finish_run, rescored, timings_file
 from navila_eval.perturbations import Perturbation, Perturbed
-from navila_eval.pictures import PictureKeeper
+from navila_eval.pictures import Keeper, PictureKeeper
 from navila_eval.progress import EpisodeProgress
 from navila_eval.reference_agents import ReferenceAgent, ReplayAgent
 from navila_eval.results import results_of

@@ -6,13 +6,13 @@ import html
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from navila.actions import FORWARD, LEFT, RIGHT
+from navila.errors import ConfigError
 from navila.files import write_atomically
-from navila.pages import image_uri, page
+from navila.pages import asset, image_uri, page
 
 from navila_eval.benchmark import in_words
 from navila_eval.breakdowns import FIGURES
@@ -75,7 +75,11 @@ class _Frame:
 
 
 def write_report(path: Path, sections: Sequence[ReportSection], *, title: str) -> None:
-    """Write the page; everything it shows is in it."""
+    """Write the page; everything it shows is in it.
+
+    Raises:
+        ConfigError: a run is not complete.
+    """
     runs = [folder for section in sections for folder in section.runs.values()]
     manifest = _manifest((RunFolder(runs[0]).results() or {})["manifest"]) if runs else ""
     whole = page(title, report_body(sections), style=report_style(), script=report_script(), footer=manifest)
@@ -93,7 +97,7 @@ def report_body(sections: Sequence[ReportSection]) -> str:
         _section(number, section, runs, of_section, frames_each)
         for number, ((section, runs), of_section) in enumerate(zip(loaded, maps, strict=True))
     ]
-    return string.Template(_template("report.html")).substitute(
+    return string.Template(asset("navila_eval", "templates", "report.html")).substitute(
         filters=_filters(sections),
         floors="".join(map(define_floor, floors.values())),
         body="\n".join(sections_html),
@@ -102,12 +106,12 @@ def report_body(sections: Sequence[ReportSection]) -> str:
 
 def report_style() -> str:
     """CSS of `report_body`."""
-    return _template("report.css")
+    return asset("navila_eval", "templates", "report.css")
 
 
 def report_script() -> str:
     """JavaScript of `report_body`, which stands behind it."""
-    return _template("report.js")
+    return asset("navila_eval", "templates", "report.js")
 
 
 def _load(section: ReportSection) -> list[_Run]:
@@ -117,7 +121,7 @@ def _load(section: ReportSection) -> list[_Run]:
         folder = RunFolder(path)
         results = folder.results()
         if results is None:
-            raise FileNotFoundError(f"{path} has no results.json")
+            raise ConfigError(f"{path} holds no complete run (no results.json): finish it with `navila eval` first.")
         runs.append(_Run(agent, colours[agent], path, results, folder.records()))
     return runs
 
@@ -361,7 +365,3 @@ def _manifest(manifest: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     plugins = ", ".join(f"{name} {version}" for name, version in manifest["plugins"].items())
     return html.escape(f"{manifest['created']} · {manifest['platform']} · {versions} · {plugins}")
-
-
-def _template(name: str) -> str:
-    return resources.files("navila_eval").joinpath("templates", name).read_text(encoding="utf-8")

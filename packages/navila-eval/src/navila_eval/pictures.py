@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from navila.files import write_atomically
+from navila.images import as_jpeg
 from navila.simulation import Observation, ProceduralSimulator, Simulator
 from PIL import Image
 
@@ -35,14 +36,30 @@ class KeptMap:
     """`origin`, `resolution`, `width` and `height` as in `navila.simulation.TopDownMap`, and `landmarks`."""
 
 
-class PictureKeeper:
+class Keeper:
+    """Keeps pictures of walks; of one walk it is told in order, of several at once."""
+
+    needs_images = False
+    """Whether images are rendered for it that the agent does not look at."""
+
+    def start(self, walk: Walk) -> None:
+        """A walk begins: its simulator stands at the start."""
+
+    def decision(self, walk: Walk, observation: Observation) -> None:
+        """A decision is due on what is seen now."""
+
+    def moved(self, walk: Walk, seen: Sequence[Observation]) -> None:
+        """This was seen, at the start or after each primitive of an action."""
+
+    def finish(self, walk: Walk) -> None:
+        """A walk is over and measured."""
+
+
+class PictureKeeper(Keeper):
     """Writes the floor of each chosen episode, and the image at each of its decisions, as JPEG.
 
     `<folder>/maps/<floor>.jpg, <floor>.json` and `<folder>/frames/<episode>/<primitives before>.jpg`.
     """
-
-    #: What the agent does not look at is not worth keeping.
-    needs_images = False
 
     def __init__(self, folder: Path, episode_ids: Collection[str], *, frames: bool) -> None:
         self.folder = folder
@@ -71,24 +88,15 @@ class PictureKeeper:
         image.thumbnail((FRAME_SIDE, FRAME_SIDE))
         image.save(folder / f"{len(walk.primitives):05d}.jpg", quality=68)
 
-    def moved(self, walk: Walk, seen: Sequence[Observation]) -> None:
-        """Nothing more is kept: a decision's image is."""
-
-    def finish(self, walk: Walk) -> None:
-        """All is kept already."""
-
 
 def _write_map(path: Path, walk: Walk) -> None:
     floor = floor_of(walk.simulator)
     if floor is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     image, facts = floor
     image.thumbnail((MAP_SIDE, MAP_SIDE))
     # Another process may be at the same floor.
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    image.save(part, "JPEG", quality=60)
-    part.replace(path.with_suffix(".jpg"))
+    write_atomically(path.with_suffix(".jpg"), as_jpeg(image, 60))
     write_json(path.with_suffix(".json"), {**facts, "landmarks": _landmarks(walk.simulator)})
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import html
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from navila.errors import NavilaError
 from navila.files import write_atomically
-from navila.pages import heat_map, histogram, image_uri, page
+from navila.pages import asset, heat_map, histogram, image_uri, page
 
 from navila_eval.jsonl import read_jsonl
 from navila_eval.metric_paths import scale_of, unit_of
@@ -58,16 +56,12 @@ def question_section(title: str, runs: Mapping[str, tuple[Path, Mapping[str, Any
 
 def question_style() -> str:
     """CSS of `question_section`."""
-    return _template("questions.css")
+    return asset("navila_eval", "templates", "questions.css")
 
 
 def question_script() -> str:
     """JavaScript of `FIND`, which stands behind it."""
-    return _template("questions.js")
-
-
-def _template(name: str) -> str:
-    return resources.files("navila_eval").joinpath("templates", name).read_text(encoding="utf-8")
+    return asset("navila_eval", "templates", "questions.js")
 
 
 def metrics_table(contents: Mapping[str, Mapping[str, Any]]) -> str:
@@ -214,7 +208,7 @@ def _text(value: Any) -> str:
 
 def _pictures(path: str) -> list[bytes]:
     """Small JPEGs of an image, or of some frames of a video; none where the file cannot be read any more."""
-    from navila.images import read_image
+    from navila.images import as_jpeg, read_image
     from navila.video import is_video, read_video
 
     try:
@@ -226,9 +220,7 @@ def _pictures(path: str) -> list[bytes]:
     for image in images:
         small = image.convert("RGB")
         small.thumbnail((SIDE, SIDE))
-        data = io.BytesIO()
-        small.save(data, "JPEG", quality=80)
-        jpegs.append(data.getvalue())
+        jpegs.append(as_jpeg(small, 80))
     return jpegs
 
 
