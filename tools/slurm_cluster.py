@@ -18,10 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from navila.launch.supervise import free_port
+
 PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
 #: Where daemons are that are no user's commands.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
+# The two timeouts are 10 s where nothing is set, too little for a machine that is busy.
 # cred_expire, at least 5 s, is also how long a job waits that was handed back to the queue: 120 s where nothing is set.
 _CONFIG = """
 ClusterName=navila
@@ -41,6 +44,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
 ReturnToService=2
+MessageTimeout=100
+BatchStartTimeout=300
 KillWait=10
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -75,7 +80,10 @@ def slurm_cluster(folder: Path) -> Iterator[Mapping[str, str]]:
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
-    controller, first, second = _free_ports(3)
+    ports: set[int] = set()
+    while len(ports) < 3:
+        ports.add(free_port())
+    controller, first, second = ports
     config = folder / "slurm.conf"
     user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname().partition(".")[0]
     config.write_text(
@@ -132,20 +140,12 @@ def _told(variables: Mapping[str, str], *command: str) -> str:
     return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False).stdout
 
 
-def _wait(done: Callable[[], bool], problem: str, seconds: float = 90.0) -> None:
+def _wait(done: Callable[[], bool], problem: str, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
             raise RuntimeError(f"SLURM on this machine: {problem}")
         time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 if __name__ == "__main__":

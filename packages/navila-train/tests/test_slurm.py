@@ -69,7 +69,7 @@ def outcomes(folder: Path, name: str) -> list[tuple[str, int]]:
 def losses(folder: Path) -> dict[int, float]:
     """Step to loss; the last line may still be written."""
     log = folder / "train_log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
+    lines = [json.loads(line) for line in log.read_text().split("\n")[:-1]] if log.exists() else []
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
@@ -82,13 +82,14 @@ def squeue(environment: Mapping[str, str], job_id: str) -> str:
 def test_a_training_on_two_nodes_stopped_at_its_time_limit_has_the_losses_of_one_process(
     environment: dict[str, str], processes: Any, recipe: Path, tmp_path: Path
 ):
-    flags = ("--config", recipe, "--max_steps", 60, "--logging_steps", 1, "--per_device_train_batch_size", 4)
+    flags = ("--config", recipe, "--max_steps", 20, "--logging_steps", 1, "--per_device_train_batch_size", 4)
     processes.run("train", *flags, "--gradient_accumulation_steps", 2, "--output_dir", tmp_path / "one")
     job = ("run", "-J", "two", "-N", 2, "--gpus-per-node", 0, "-t", "20:00", "--follow", "--", "navila", "train")
+    stumbling = ("--plugin", Path(__file__).with_name("stumbling.py"), "--callback", "stumble")
     following = subprocess.Popen(
-        [sys.executable, "-m", "navila", *map(str, (*job, *flags))],
+        [sys.executable, "-m", "navila", *map(str, (*job, *flags, *stumbling))],
         cwd=tmp_path,
-        env=environment,
+        env={**environment, "HOLD": "5", "UNTIL": str(tmp_path / "told")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -101,12 +102,17 @@ def test_a_training_on_two_nodes_stopped_at_its_time_limit_has_the_losses_of_one
     # What SLURM does some time before the limit.
     scancel = ["scancel", "--batch", "--signal=USR1", record(tmp_path, "two")["job_id"]]
     subprocess.run(scancel, env=environment, check=True)
+    (log,) = (output / "slurm").glob("*.log")
+    while "SIGUSR1: stopping after this step" not in log.read_text(errors="replace"):
+        assert following.poll() is None, following.communicate()
+        time.sleep(0.1)
+    (tmp_path / "told").touch()
     told = following.communicate()[0]
     assert following.returncode == 0, told
     assert outcomes(tmp_path, "two") == [("time limit", 75), ("finished", 0)]
-    assert "trained 60 steps" in told, "--follow shows what the nodes print"
+    assert "trained 20 steps" in told, "--follow shows what the nodes print"
     assert losses(output) == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
-    assert len(losses(output)) == 60
+    assert len(losses(output)) == 20
 
 
 @pytest.mark.slow  # SLURM looks at time limits twice a minute
