@@ -56,7 +56,7 @@ def test_the_list_is_made_from_descriptions_alone() -> None:
         (["-t", "houses"], "--agent model needs a checkpoint: give it with -m."),
         (["-m", "x"], "name tasks with -t"),
         (["-t", "houses", "--agent", "expert", "--level", "0", "--split", "level0"], "give one of them"),
-        (["-t", "houses", "--agent", "expert", "-o", "size=3"], "has no option 'size': it has image_size"),
+        (["-t", "houses,houses:level1", "--agent", "expert", "-o", "size=3"], "no option 'size': it has image_size"),
         (["-t", ",", "--agent", "expert"], "-t names no task"),
         (["-t", "houses", "-m", "no-such-checkpoint"], "'no-such-checkpoint' is no folder here"),
     ],

@@ -20,6 +20,7 @@ from navila_eval.comparison import compare, compare_all
 from navila_eval.judging import Judge
 from navila_eval.question_run import rescore_questions, run_questions
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
+from navila_eval.run_folder import RunFolder
 from navila_eval.scoring.judges import JudgePrompt
 from PIL import Image
 
@@ -110,6 +111,8 @@ def test_tags_choose_tasks(navila_eval: Command, plugin: Path, tmp_path: Path) -
         return {entry["name"] for entry in json.loads(listed.stdout)}
 
     assert "my-colours" in names("-i", "image,nothing")
+    misspelt = navila_eval("--plugin", plugin, "--list", "-e", "locla")
+    assert (misspelt.returncode, misspelt.stderr) == (2, "Error: No task has the tag 'locla'; did you mean 'local'?\n")
     assert "my-colours" not in names("-i", "navigation")
     assert "my-colours" not in names("-i", "image", "-e", "local")
     assert names("-t", "my-colours", "-i", "navigation") == set()
@@ -204,6 +207,13 @@ def test_a_broken_medium_costs_its_own_sample_and_is_tried_again(tmp_path: Path)
     model.asked.clear()
     assert run_questions(benchmark, request(tmp_path / "run", model)).metrics == results.metrics
     assert not model.asked
+
+
+def test_a_checkpoint_that_was_moved_is_the_same_run() -> None:
+    one = {"model": "runs/vln", "model_sha256": "ab", "seed": 0}
+    assert RunFolder.is_same(one, {**one, "model": "/data/vln/"})
+    assert not RunFolder.is_same(one, {**one, "model_sha256": "cd"})
+    assert not RunFolder.is_same({**one, "model_sha256": None}, {**one, "model": "org/vln", "model_sha256": None})
 
 
 def test_other_questions_are_another_run(tmp_path: Path) -> None:
@@ -351,6 +361,11 @@ def test_a_judge_is_asked_once_and_its_garbage_counted(server: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"was judged by wise: `navila eval rescore .* has its answers judged"):
         run_questions(benchmark, request(tmp_path / "none", judge=other))
     assert rescore_questions(benchmark, tmp_path / "none", other).content["run"]["judge"] == "wiser"
+
+    class Unjudged(Colours):
+        judge_prompt = QuestionBenchmark.judge_prompt
+
+    assert "judge" not in run_questions(Unjudged(questions(1)), request(tmp_path / "no", judge=judge)).content["run"]
     asked.clear()
     replies[:] = ["yes", "perhaps", "perhaps", "perhaps", "no"]
     results = run_questions(benchmark, request(tmp_path / "run", judge=judge))

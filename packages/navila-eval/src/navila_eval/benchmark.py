@@ -106,6 +106,8 @@ class Benchmark(ABC):
 
     shares: ClassVar[bool] = False
     """Whether processes that run it in one folder at the same time share its work."""
+    asks_by: ClassVar[Sequence[str]] = ()
+    """Options that decide what is asked, so that `rescore` cannot change them."""
 
     @classmethod
     @abstractmethod

@@ -17,6 +17,7 @@ from navila.registry import suggestion
 
 from navila_eval.benchmark import AGENTS, DATA_ROOT, MODEL_AGENTS
 from navila_eval.launching import LAUNCHERS, given_words, launch, own_gpu, team
+from navila_eval.listing import MORE
 from navila_eval.recorded import compare, metrics, report, rescore
 from navila_eval.showing import leave, show
 
@@ -210,6 +211,9 @@ def evaluate(
             f"{'-t' if tasks else '-i'} names no task; `navila eval --list` shows them, and the tags are "
             f"{', '.join(_tags())}."
         )
+    from navila_eval.runner import check_options, run_tasks
+
+    check_options(chosen, options["task_options"])
     loading = {name: value for name in LOADING if (value := options.pop(name)) is not None}
     endpoint = None
     if api_base is not None:
@@ -219,7 +223,6 @@ def evaluate(
     elif model is not None and options["agent"] in MODEL_AGENTS:
         _check_model(model, options["conv_mode"], loading)
     from navila_eval.judging import judge_of
-    from navila_eval.runner import run_tasks
 
     options["judge"] = judge_of(judge, judge_api_base)
     if launcher != "local":
@@ -263,6 +266,11 @@ def _selected(tasks: str | None, include: str | None, exclude: str | None) -> li
     registry = default_host().registry("benchmark")
     words = _commas(tasks) if tasks is not None else sorted(registry.names())
     wanted, unwanted = _commas(include), set(_commas(exclude))
+    known = {*_tags(), MORE}
+    for tag in {*wanted, *unwanted} - known:
+        # One that no plugin here has may be another's; a misspelt one would choose the wrong tasks.
+        if meant := suggestion(tag, sorted(known)):
+            raise ConfigError(f"No task has the tag {tag!r}; {meant}")
     kept = []
     for word in words:
         tags = set(registry.spec(word.partition(":")[0]).tags)

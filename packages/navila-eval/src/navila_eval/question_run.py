@@ -55,7 +55,7 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
         "questions_sha256": questions_digest(list(blank.values())),
         "settings": settings,
         **request.identity,
-        **({"judge": request.judge.model} if request.judge is not None else {}),
+        **({"judge": request.judge.model} if request.judge is not None and benchmark.takes_judge else {}),
         "seed": request.seed,
     }
     folder = RunFolder(request.output_dir, records=SAMPLES, fields=SAMPLE_FIELDS)
@@ -143,8 +143,9 @@ def finish(
     """Read and score all answers, put `samples.jsonl` in order with the scores, and write `results.json` last."""
     parsed = [{name: value for name, value in record.items() if name not in DERIVED} for record in records]
     parsed = [{**r, "answer": None if r["error"] else benchmark.parse(r)} for r in parsed]
-    # In order even if there is no judge to be had now.
-    _write(folder, parsed)
+    if folder.results() is None:
+        # In order even if there is no judge to be had now.
+        _write(folder, parsed)
     judged = judge_all(benchmark, parsed, judge, folder.path, quiet=quiet)
     scores = benchmark.score(judged)
     scored = [{**record, "score": dict(score)} for record, score in zip(judged, scores.samples, strict=True)]
@@ -181,7 +182,7 @@ def rescore_questions(benchmark: QuestionBenchmark, path: Path, judge: Judge | N
         raise ConfigError(
             f"{path} has answers to {len(records)} of {run['samples']} samples: finish the run with `navila eval`."
         )
-    if judge is not None and judge.model != run.get("judge"):
+    if judge is not None and benchmark.takes_judge and judge.model != run.get("judge"):
         run = {**run, "judge": judge.model}
         folder.note_run(run)
     if judge is None and run.get("judge"):

@@ -99,6 +99,15 @@ class QuestionBenchmark(Benchmark):
             DataError: files are missing (`find`) or malformed.
         """
 
+    @property
+    def takes_judge(self) -> bool:
+        """Whether a judge may be asked about answers, so that a run is of the one that is given."""
+        own = type(self)
+        return (own.judge_prompt, own.judge_prompts) != (
+            QuestionBenchmark.judge_prompt,
+            QuestionBenchmark.judge_prompts,
+        )
+
     def parse(self, record: Record) -> Any:
         """The answer in `record["output"]`, as JSON; None where there is none in it."""
         return record["output"].strip() or None

@@ -205,6 +205,11 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     keys = [
         k for k in (*there, *(k for k in here if k not in there)) if _json(there.get(k)) != _json(plain_here.get(k))
     ]
+    # A checkpoint is known by its content, wherever it lies now and however its path is written.
+    same = [name for name in ("model", "model_base") if there.get(f"{name}_sha256") and f"{name}_sha256" not in keys]
+    keys = [key for key in keys if key not in same]
+    # To a person another field says more than a hash.
+    keys = [key for key in keys if not key.endswith("_sha256")] or keys
     return "; ".join(f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} here" for key in keys[:3])
 
 

@@ -18,7 +18,7 @@ from navila.plugins import default_host
 from navila_eval.benchmark import MODEL_AGENTS, Benchmark, Request, Results
 from navila_eval.claims import Claims
 from navila_eval.jsonl import read_json, write_json
-from navila_eval.manifest import checkpoint_digest
+from navila_eval.manifest import checkpoint_digest, options_of
 from navila_eval.metric_paths import numbers
 from navila_eval.perturbations import Perturbation
 from navila_eval.results import headlines
@@ -118,6 +118,23 @@ def run_tasks(
         outcomes.append((label, result))
         _add_metrics(output_dir / name, label, result)
     return outcomes
+
+
+def check_options(tasks: Sequence[tuple[str, str]], task_options: Sequence[str]) -> None:
+    """Tell a wrong option before the first of several tasks has had its hours.
+
+    Raises:
+        ConfigError: a task has no such option, or an option no such value.
+    """
+    keywords = parse_options(task_options)
+    for task in dict.fromkeys(task for task, _ in tasks) if keywords else ():
+        try:
+            make_benchmark(task, keywords)
+        except ConfigError:
+            raise
+        except Exception:
+            # It fails when it is its turn, and the others do not.
+            continue
 
 
 def start_over(
@@ -278,6 +295,7 @@ def rescore_runs(
             run = RunFolder(path).run()
             keywords = {**(run.get("options") or {}), **options}
             benchmark = make_benchmark(run["task"], keywords)
+            _check_asked(path, run, benchmark, keywords)
             results = _rescored(benchmark, path, {**run, "options": keywords} if options else run, judge)
         except NavilaError as error:
             if len(runs) == 1:
@@ -287,6 +305,22 @@ def rescore_runs(
         outcomes.append((path.name, results))
         _add_metrics(path.parent, path.name, results)
     return outcomes
+
+
+def _check_asked(path: Path, run: Mapping[str, Any], benchmark: Benchmark, keywords: Mapping[str, Any]) -> None:
+    """Make sure that answers are not said to be given to other questions than they were.
+
+    Raises:
+        ConfigError: an option that decides what is asked is another one.
+    """
+    given = run.get("options") or {}
+    there, here = options_of(make_benchmark(run["task"], given), given), options_of(benchmark, keywords)
+    for name in benchmark.asks_by:
+        if there.get(name) != here.get(name):
+            raise ConfigError(
+                f"What {path} holds was asked with {name}={there.get(name)}, which scoring it again does not change: "
+                f"run the task with -o {name}={here.get(name)} and another --output-dir."
+            )
 
 
 def _rescored(benchmark: Benchmark, path: Path, run: Mapping[str, Any], judge: Judge | None) -> Results:

@@ -35,6 +35,7 @@ class RefCOCO(ImageTask):
     """A box for a phrase in a COCO image (Yu et al., ECCV 2016); the accuracy is the share with an IoU of 0.5."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 128}
+    asks_by = ("profile",)
     metrics = ("accuracy", "iou", "center_accuracy")
     dataset: ClassVar[str] = "refcoco"
     download = from_hub("lmms-lab/RefCOCO", "refcoco")

@@ -53,6 +53,7 @@ class NeedleInHaystack(QuestionBenchmark):
     """`score` is LongVA's: every token of the answer is the likeliest one, so that greedy decoding says just that."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
+    asks_by = ("haystack", "needles", "min_frames", "max_frames", "frame_interval", "depth_interval")
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class Mmmu(QuestionBenchmark):
     """Accuracies are fractions over questions, rounded as the profile's table."""
 
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 128}
+    asks_by = ("profile", "subjects")
 
     def __init__(
         self, *, profile: Profile = "navila", unparsed: Unparsed = "wrong", subjects: str | None = None

@@ -29,6 +29,7 @@ class VideoBenchmark(QuestionBenchmark):
     tiny_sample: ClassVar[Mapping[str, Any]] = {}
     """Reference and facts of the samples of `tiny`."""
     settings: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 1024}
+    asks_by = ("prompt", "temperature")
 
     def __init__(self, *, prompt: str | None = None, profile: str | None = None, temperature: float = 0.0) -> None:
         """Choose among what is published.
