@@ -20,8 +20,8 @@ History is one frame per executed primitive, taken before it. A decision sees hi
 `num_frames` by `navila.frames.sample_indices` and padded in front with black. `act` records the current frame after
 deciding, so only the frames before the second and later primitives of an action go through `observe`.
 
-A frame is encoded once, what the prompt begins with like the last one is not read again, and an answer to be expected
-is not made token by token (`navila.model.decisions`). What the next decision needs and is known already can be done
+A frame is encoded once, the beginning that a prompt shares with the last one is not read again, and an expected answer
+is not generated token by token (`navila.model.decisions`). What is already known of the next decision can be computed
 while the robot moves: ``nav.anticipate()`` after `act`.
 """
 
@@ -157,7 +157,7 @@ class Navigator:
         return self._pending.popleft()
 
     def anticipate(self, frames: int | None = None) -> None:
-        """Do what the next decision needs and is known already; to be called while the last action is executed.
+        """Compute what is already known of the next decision; to be called while the last action is executed.
 
         Which frames it will see is known as soon as the action is, and all but the latest have been seen: they are
         encoded, and the prompt is read up to there. Changes no answer. Does nothing before the first decision, nor for

@@ -1,4 +1,4 @@
-"""Who walks: the model, the model told something else, a random agent, and the expert."""
+"""Agents that walk: the model, the model told something else, random ones, and the expert."""
 
 from __future__ import annotations
 

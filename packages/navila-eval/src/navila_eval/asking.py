@@ -1,4 +1,4 @@
-"""Who answers the questions of a benchmark: the model here, in several processes, or behind an endpoint."""
+"""Gets the questions of a benchmark answered: by a model here, in several processes, or behind an endpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Questions that are answered together, always the same ones, so that an answer does not depend on who is asked."""
+    """Questions that are always answered together, so that an answer does not depend on which process gives it."""
 
     questions: Sequence[Question]
     settings: Mapping[str, Any]
@@ -71,8 +71,8 @@ def answer(batch: Batch, ask: Ask) -> list[Outcome]:
     """Ask a batch; where it cannot be asked together, one by one, so that a broken medium costs its own sample only.
 
     Raises:
-        ConfigError: nothing can be asked so.
-        EndpointError: nobody answers.
+        ConfigError: no question can be asked with these settings.
+        EndpointError: the endpoint does not answer at all.
     """
     try:
         return [Outcome(output=text) for text in ask([question.prompt for question in batch.questions], batch.settings)]
@@ -101,7 +101,7 @@ def ask_model(model: NavilaForCausalLM, *, num_frames: int | None, seed: int) ->
 
 
 def model_facts(model: NavilaForCausalLM) -> dict[str, Any]:
-    """What results say about who answered: how it is prompted and in what precision."""
+    """What results say about the model that answered: how it is prompted and in what precision."""
     template = getattr(model, "template", None)
     found = {"template": getattr(template, "name", None)}
     return found | {name: str(getattr(model, name, None)) for name in ("dtype", "device")}
@@ -190,8 +190,8 @@ def answer_in_processes(
     Each loads the model for itself, on a GPU of its own while there are as many.
 
     Args:
-        load: as it is sent to the processes.
-        told: is given `model_facts` by each process.
+        load: loads the model; it is sent to the processes.
+        told: called with the `model_facts` of each process.
 
     Raises:
         NavilaError: what one of them raised, or one of them died.
@@ -206,7 +206,7 @@ def answer_in_processes(
                     if pipe not in at_work and (batch := batches.take()) is not None:
                         at_work[pipe] = batch
                         pipe.send(batch)
-                # What other processes of the run are at may become free.
+                # Batches that other processes of the run have may become free.
                 idle = len(at_work) < count and len(batches)
                 ready: list[Any] = wait(list(at_work), timeout=PAUSE if idle else None) if at_work or idle else []
                 for pipe in ready:

@@ -19,17 +19,17 @@ from navila.errors import ConfigError
 PAUSE = 0.5
 #: Seconds between two signs of life, and after how many without one a process of another machine counts as dead.
 SIGN, DEAD = 10.0, 60.0
-#: What file systems without hard links say.
+#: How file systems without hard links refuse one.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Claims:
     """Pieces of work, each claimed by one living process at a time; what a killed one claimed is free again.
 
-    A claim is a file that only one process can create, so any shared file system does, without locks. A process of this
-    machine is dead when it runs no more; one of another machine when its own file was not touched for a minute, by the
-    file system's clock. Two processes may still do the same piece, when one was taken for dead that was only suspended:
-    whatever is claimed here has to come out the same, whoever does it and how often.
+    A claim is a file that only one process can create, so any shared file system will do, without locks. A process on
+    this machine counts as dead when it no longer runs; one on another machine when its own file was not touched for a
+    minute, by the file system's clock. One that was only suspended may be taken for dead, and two processes then do the
+    same piece: whatever is claimed here has to come out the same, whoever does it and however often.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,7 +89,7 @@ class Claims:
                     return False
                 continue
             except FileNotFoundError:
-                # The last of the others has just tidied up.
+                # The last of the others has just removed the folder.
                 self._show()
                 continue
             self._held.add(name)
@@ -179,7 +179,7 @@ def _runs(pid: int) -> bool:
 
 
 def _machine() -> str:
-    """What tells whether a process number means the same process here and there: this boot, and this container."""
+    """Where process ids mean the same processes: this boot of the machine, and this container."""
     try:
         place = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:

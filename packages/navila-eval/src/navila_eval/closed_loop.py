@@ -39,7 +39,7 @@ def run_episodes(
         max_steps: primitives after which a walk ends as a time-out.
         success_distance: metres to the goal under which a stop succeeds, per episode.
         on_finish: called with each walk, in the order of finishing.
-        keepers: are shown what there is to see.
+        keepers: told of each walk as it goes on.
 
     Raises:
         SimulatorUnavailable: a simulator cannot be started again.

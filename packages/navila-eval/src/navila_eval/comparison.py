@@ -17,7 +17,7 @@ from navila_eval.statistics import paired_difference
 
 #: Files of records, with the fields that name one and hold its figures.
 _KINDS = ((SAMPLES, "id", "score"), (RECORDS, "episode_id", "metrics"))
-#: What of a run says whose it is, and not how it was asked.
+#: What in a run says which model it is of, and not how that was asked.
 _WHOSE = (
     "model",
     "model_sha256",

@@ -1,4 +1,4 @@
-"""Which episode a free simulator walks next, and which process that is shared between may walk it."""
+"""Which episode a free simulator walks next, and which of the processes that share a run may walk it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SharedEpisodes(EpisodeQueue):
             episodes: without those whose records `reader` has read.
             claims: of the run.
             reader: of its records.
-            seen: is told of every episode that another process has walked.
+            seen: called with the record of every episode that another process has walked.
         """
         super().__init__(episodes)
         self._claims = claims
@@ -94,7 +94,7 @@ class SharedEpisodes(EpisodeQueue):
         return super().take(scene, busy)
 
     def rank(self, scene: str) -> float:
-        """Who joins others begins with other scenes than they, so that few are loaded by all."""
+        """A process that joins others begins with other scenes than theirs, so that few are loaded by all."""
         if not self._joins:
             return super().rank(scene)
         digest = hashlib.sha256(f"{self._claims.owner} {scene}".encode()).digest()
@@ -104,10 +104,10 @@ class SharedEpisodes(EpisodeQueue):
         return episode.episode_id in self._walked
 
     def claim(self, episode: Episode) -> bool:
-        """Whether nobody else is at an episode, nor has been."""
+        """Whether nobody else is walking an episode, or has walked it."""
         if not self._claims.take(_name(episode)):
             return False
-        # Once more, now that nobody else is at it.
+        # Once more, now that nobody else can be walking it.
         self._look()
         if self.walked(episode):
             self._claims.release(_name(episode))

@@ -1,4 +1,4 @@
-"""Judges: who says whether an answer is right where no rule can, with every reply kept."""
+"""Judges: models that say whether an answer is right where no rule can; every reply is kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from navila_eval.scoring.judges import JudgePrompt
 if TYPE_CHECKING:
     from navila_eval.questions import QuestionBenchmark, Record
 
-#: Verdicts by the hash of what was asked and who was asked.
+#: File of verdicts, by the hash of what was asked and of which judge.
 REPLIES = "judge.jsonl"
 #: Longest reply in tokens.
 REPLY_TOKENS = 256
@@ -45,10 +45,10 @@ class Judge:
     """Whether nothing is asked, and replies that were kept are all there is."""
 
     def answerer(self) -> Answerer:
-        """Who is asked.
+        """The endpoint, or the checkpoint, loaded here.
 
         Raises:
-            NavilaError: there is no such checkpoint, or the endpoint is none.
+            NavilaError: there is no such endpoint or checkpoint.
         """
         if self.api_base is not None:
             from navila.endpoint import Endpoint

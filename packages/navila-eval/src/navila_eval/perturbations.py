@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """How far what is seen is off; every choice follows from the seed, the episode and the step."""
+    """How images are disturbed, and how far; every choice follows from the seed, the episode and the step."""
 
     latency: int = 0
     """Primitives by which images arrive late; until then the one at the start is seen."""
@@ -80,7 +80,11 @@ class Perturbation:
         return any((self.latency, self.drop, self.blur, self.noise))
 
     def mount(self, body: Embodiment) -> Embodiment:
-        """The body with the camera where it is now."""
+        """The body with its camera mounted so.
+
+        Raises:
+            ConfigError: that would be underground.
+        """
         pitch, height = body.camera_pitch + self.pitch, body.camera_height + self.height
         if height <= 0:
             raise ConfigError(f"The perturbation height={self.height:g} puts the camera of {body.name!r} underground.")

@@ -30,7 +30,7 @@ class SharedBatches:
             claims: of the run.
             reader: has read the records from which `done` follows, and nothing more.
             done: samples that need no answer; grows.
-            seen: is told of every sample that another process has answered.
+            seen: called with every sample that another process has answered.
         """
         self.done = done
         self._left = deque(batch for batch in batches if not self._answered(batch))
@@ -43,7 +43,7 @@ class SharedBatches:
         return len(self._left)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches to answer, until none is left anywhere; waits for what others are at."""
+        """Batches to answer, until none is left anywhere; waits for those that others have."""
         while True:
             if (batch := self.take()) is not None:
                 yield batch
@@ -63,7 +63,7 @@ class SharedBatches:
                 # Its process may die: it is looked at again after the others.
                 self._left.append(batch)
                 continue
-            # Once more, now that nobody else is at it.
+            # Once more, now that nobody else can be answering it.
             self._look()
             if not self._answered(batch):
                 return batch

@@ -1,11 +1,11 @@
 """Greedy answers to prompts that change little, from models that mostly give one of a few answers.
 
-Two things are spared, neither of which changes an answer:
+Two things are saved, neither of which changes an answer:
 
-- What a prompt begins with like the one before it (`Memory`) does not go through the language model again.
-- The answers to expect are guessed as a tree (`AnswerTree`), and one pass tells what follows each of its nodes. While
+- The beginning that a prompt shares with the one before it (`Memory`) does not go through the language model again.
+- The expected answers are guessed as a tree (`AnswerTree`), and one pass tells what follows each of its nodes. While
   the likeliest token is in the tree, it costs nothing more: an expected answer takes two passes, not one a token. Where
-  it is not, the answer goes on token by token from there. It is speculative decoding with a draft that is for free.
+  it is not, the answer goes on token by token from there. This is speculative decoding with a draft that costs nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = -1
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerTree:
-    """Token ids of several answers, with what they begin with alike in it once."""
+    """Token ids of several answers; a beginning that some of them share is in it once."""
 
     tokens: tuple[int, ...]
     """(N,) token of each node that others follow, after the node it follows."""
@@ -103,7 +103,7 @@ class Question:
     """Whether only answers of the tree may be given: at each node the likeliest of what follows it there."""
     max_new_tokens: int
     memory: Memory
-    """Of the question before; becomes that of this one."""
+    """Of the question before this one; becomes this one's."""
 
 
 def can_decide(model: ConversationalModel) -> bool:
@@ -281,7 +281,7 @@ class _Rows:
     def _row(self, row: int) -> tuple[tuple[Tensor, Tensor], ...]:
         """Keys and values of a row without its empty places."""
         kept: list[tuple[Tensor, Tensor]] = []
-        # Once for all layers: a GPU is waited for to count them.
+        # Once for all layers: counting them waits for the GPU.
         places = self.filled[row].nonzero().squeeze(1)
         for layer in self.cache.layers:
             assert isinstance(layer, DynamicLayer)
