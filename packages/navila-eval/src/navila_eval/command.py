@@ -17,7 +17,6 @@ from navila.registry import suggestion
 
 from navila_eval.benchmark import AGENTS, DATA_ROOT, MODEL_AGENTS
 from navila_eval.launching import LAUNCHERS, given_words, launch, own_gpu, team
-from navila_eval.listing import MORE
 from navila_eval.recorded import compare, metrics, report, rescore
 from navila_eval.showing import leave, show
 
@@ -263,6 +262,8 @@ def _launch(context: click.Context, chosen: list[tuple[str, str]], *, launcher: 
 
 def _selected(tasks: str | None, include: str | None, exclude: str | None) -> list[str]:
     """Tasks of a comma list, or all, that have one of the wanted tags and none of the unwanted."""
+    from navila_eval.listing import MORE
+
     registry = default_host().registry("benchmark")
     words = _commas(tasks) if tasks is not None else sorted(registry.names())
     wanted, unwanted = _commas(include), set(_commas(exclude))
