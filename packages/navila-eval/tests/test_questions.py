@@ -474,6 +474,13 @@ def test_walks_are_scored_again_and_compared_too(navila_eval: Command, tmp_path:
     assert json.loads(after)["results"] == json.loads(before)["results"]
     told = json.loads(navila_eval("compare", tmp_path / "random/houses", tmp_path / "expert/houses", "--json").stdout)
     assert next(d for d in told["differences"] if d["metric"] == "success")["second"] == 1.0
+    elsewhere = shutil.copytree(tmp_path / "expert" / "houses", tmp_path / "elsewhere" / "houses")
+    walks = [json.loads(line) for line in (elsewhere / "episodes.jsonl").read_text().splitlines()]
+    moved = "".join(json.dumps({**walk, "goals": [[0.0, 0.0, 0.0]]}) + "\n" for walk in walks)
+    (elsewhere / "episodes.jsonl").write_text(moved)
+    with pytest.raises(ConfigError, match="truth of sample houses-0-0-0 is another"):
+        compare(tmp_path / "expert" / "houses", elsewhere)
+    shutil.rmtree(elsewhere.parent)
     image = tmp_path / "[b]0.png"
     Image.new("RGB", (4, 4), "red").save(image)
     for name in ("one", "two"):

@@ -15,8 +15,8 @@ from navila_eval.results import headlines
 from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
 from navila_eval.statistics import paired_difference
 
-#: Files of records, with the fields that name one and hold its figures.
-_KINDS = ((SAMPLES, "id", "score"), (RECORDS, "episode_id", "metrics"))
+#: Files of records, with the fields that name one, that hold its figures, and that say what it was scored against.
+_KINDS = ((SAMPLES, "id", "score", ("reference",)), (RECORDS, "episode_id", "metrics", ("scene_id", "goals")))
 #: What in a run says which model it is of, and not how that was asked.
 _WHOSE = (
     "model",
@@ -68,12 +68,12 @@ def compare(first: Path, second: Path) -> Comparison:
     tasks = [f"{run['task']} {run['split']}" for run in runs]
     if tasks[0] != tasks[1]:
         raise ConfigError(f"{first} is of the task {tasks[0]} and {second} of {tasks[1]}: compare runs of one task.")
-    (first_records, figures), (second_records, _) = _records(first), _records(second)
+    (first_records, figures, truth), (second_records, _, _) = _records(first), _records(second)
     common = [name for name in first_records if name in second_records]
     if not common:
         raise ConfigError(f"{first} and {second} have no sample in common: compare runs of the same split and seed.")
     for name in common:
-        if first_records[name].get("reference") != second_records[name].get("reference"):
+        if any(first_records[name].get(field) != second_records[name].get(field) for field in truth):
             raise ConfigError(
                 f"The truth of sample {name} is another in {first} than in {second}: compare runs over the same data."
             )
@@ -157,9 +157,9 @@ def _run(folder: Path) -> Mapping[str, Any]:
     return RunFolder(folder).run()
 
 
-def _records(folder: Path) -> tuple[dict[str, Mapping[str, Any]], str]:
-    """Records of samples or episodes by id, and the field of their figures."""
-    for name, key, figures in _KINDS:
+def _records(folder: Path) -> tuple[dict[str, Mapping[str, Any]], str, tuple[str, ...]]:
+    """Records of samples or episodes by id, the field of their figures, and those of their truth."""
+    for name, key, figures, truth in _KINDS:
         if (folder / name).is_file():
-            return {record[key]: record for record in read_jsonl(folder / name)[0]}, figures
+            return {record[key]: record for record in read_jsonl(folder / name)[0]}, figures, truth
     raise DataError(f"{folder} has no records of samples or episodes: name a folder OUTPUT/MODEL/TASK.")
