@@ -2,10 +2,11 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,19 @@ def goldens() -> Path:
     if not folder.is_dir():
         pytest.skip("the golden data folder ../shared/goldens is not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def writable_copy() -> Callable[[Path, Path], Path]:
+    """Copies a folder of the golden data, which may be read-only, to be changed."""
+
+    def copy(source: Path, target: Path) -> Path:
+        shutil.copytree(source, target)
+        for path in (target, *target.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        return target
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,9 @@ PARTS = ("llm", "vision_tower", "mm_projector")
 
 
 @pytest.fixture
-def checkpoint(goldens: Path, tmp_path: Path) -> Path:
+def checkpoint(goldens: Path, tmp_path: Path, writable_copy: Callable[[Path, Path], Path]) -> Path:
     """A writable copy of a released-layout checkpoint made by the original code."""
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(goldens / "H_full_model" / "llama_siglip" / "ckpt", folder)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
+    return writable_copy(goldens / "H_full_model" / "llama_siglip" / "ckpt", tmp_path / "checkpoint")
 
 
 def loaded(folder: Path, **options: Any) -> Any:

@@ -24,10 +24,12 @@ VARIANTS = ("llama_siglip", "llama_clip", "gemma_siglip", "mistral_siglip", "mix
 
 
 @pytest.fixture(scope="module")
-def checkpoint(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    goldens: Path, tmp_path_factory: pytest.TempPathFactory, writable_copy: Callable[[Path, Path], Path]
+) -> Path:
     """A checkpoint whose images are padded, not squashed, so that its image processor resizes them."""
     folder = tmp_path_factory.mktemp("frozen") / "checkpoint"
-    shutil.copytree(goldens / "H_full_model" / "llama_siglip" / "ckpt", folder)
+    writable_copy(goldens / "H_full_model" / "llama_siglip" / "ckpt", folder)
     edit_json(folder / "config.json", lambda config: config | {"image_aspect_ratio": "pad", "num_video_frames": 2})
     return folder
 
@@ -265,12 +267,14 @@ def test_recordings_of_the_original_are_verified_as_they_are(
         assert any(line.split()[:2] == [stage, "equal"] for line in shown.splitlines()), stage
 
 
-def test_a_change_is_found_in_a_recording_of_the_original(goldens: Path, tmp_path: Path) -> None:
+def test_a_change_is_found_in_a_recording_of_the_original(
+    goldens: Path, tmp_path: Path, writable_copy: Callable[[Path, Path], Path]
+) -> None:
     folder = goldens / "H_full_model" / "llama_siglip"
     golden = read_golden(folder)
     assert {c.stage for c in compared(folder / "ckpt", folder)} == {*STAGES}
     for what in ("the template", "the layer that is selected", "a layer of the language model"):
-        changed = Path(shutil.copytree(folder / "ckpt", tmp_path / what.replace(" ", "-")))
+        changed = writable_copy(folder / "ckpt", tmp_path / what.replace(" ", "-"))
         change, stage = CHANGES[what]
         change(changed)
         model = navila.load(changed, device="cpu", dtype="float32")

@@ -29,9 +29,9 @@ def checkpoint(goldens: Path) -> Path:
 
 
 @pytest.fixture
-def copy(checkpoint: Path, tmp_path: Path) -> Path:
+def copy(checkpoint: Path, tmp_path: Path, writable_copy: Callable[[Path, Path], Path]) -> Path:
     """The checkpoint, to be spoilt."""
-    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    return writable_copy(checkpoint, tmp_path / "copy")
 
 
 def edit_json(path: Path, **fields: Any) -> None:

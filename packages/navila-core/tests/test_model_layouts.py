@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -381,12 +382,9 @@ def test_its_layout_is_known_before_torch_is_imported(llava: Path) -> None:
 
 
 @pytest.fixture
-def vila(goldens: Path, tmp_path: Path) -> Path:
+def vila(goldens: Path, tmp_path: Path, writable_copy: Callable[[Path, Path], Path]) -> Path:
     """A writable copy of a checkpoint of VILA 1.5's files and keys, made by the original code."""
-    folder = tmp_path / "mpt-yi-intern-llama3"
-    shutil.copytree(goldens / "H_full_model" / "llama_siglip" / "ckpt", folder)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    folder = writable_copy(goldens / "H_full_model" / "llama_siglip" / "ckpt", tmp_path / "mpt-yi-intern-llama3")
     edit(folder, conversation=None, chat_template=None, resume_path=None, _name_or_path="/home/x/qwen-nvila")
     return folder
 
