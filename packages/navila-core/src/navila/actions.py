@@ -16,6 +16,8 @@ STOP, FORWARD, LEFT, RIGHT = range(4)
 
 Kind = Literal["stop", "forward", "left", "right"]
 Profile = Literal["lenient", "strict"]
+#: How answers are decoded, greedily: over the whole vocabulary, or over the ten `LEGAL_ANSWERS`.
+Decoding = Literal["free", "grammar"]
 Status = Literal["ok", "default-magnitude", "snapped", "out-of-range", "unparsed"]
 
 KINDS: tuple[Kind, ...] = ("stop", "forward", "left", "right")

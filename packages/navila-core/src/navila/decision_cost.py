@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 
-from navila.actions import Action
+from navila.actions import Action, Decoding
 from navila.navigator import ImageLike, Navigator
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def measure(
     decisions: int = 20,
     warm_up: int = 3,
     num_frames: int | None = None,
-    decoding: Literal["free", "grammar"] = "free",
+    decoding: Decoding = "free",
     progress: Callable[[int], None] | None = None,
 ) -> list[Decision]:
     """Decide `warm_up + decisions` times in one walk, and tell what each of the latter took.

@@ -30,14 +30,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila.actions import LEGAL_ANSWERS, STOP_ANSWER, Action, parse
+from navila.actions import LEGAL_ANSWERS, STOP_ANSWER, Action, Decoding, parse
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.conversation import Template
 from navila.errors import ConfigError, DataError
@@ -65,7 +65,7 @@ class Navigator:
         model: NavilaForCausalLM,
         num_frames: int | None = None,
         *,
-        decoding: Literal["free", "grammar"] = "free",
+        decoding: Decoding = "free",
         normalise: bool = False,
         on_unparsed: Literal["forward", "stop", "repeat"] = "forward",
         parse_profile: Literal["lenient", "strict"] = "lenient",
@@ -86,7 +86,7 @@ class Navigator:
             raise ConfigError(f"num_frames must be at least 1, got {frames!r}: pass Navigator(model, num_frames=8).")
         if model.template is None:
             raise ConfigError("The model names no conversation template: load it with navila.load(..., template=NAME).")
-        if decoding not in ("free", "grammar"):
+        if decoding not in get_args(Decoding):
             raise ConfigError(f"decoding must be 'free' or 'grammar', got {decoding!r}.")
         if on_unparsed not in ("forward", "stop", "repeat"):
             raise ConfigError(f"on_unparsed must be 'forward', 'stop' or 'repeat', got {on_unparsed!r}.")

@@ -7,9 +7,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from navila.actions import FORWARD, LEFT, LEGAL_ANSWERS, RIGHT, STOP, Action, answer_for_primitives, parse
+from navila.actions import FORWARD, LEFT, LEGAL_ANSWERS, RIGHT, STOP, Action, Decoding, answer_for_primitives, parse
 from navila.errors import DataError, SimulatorUnavailable
 from navila.simulation import Episode, Observation, Simulator
 
@@ -57,13 +57,13 @@ class ModelAgent(Agent["Navigator"]):
         *,
         name: str = "model",
         num_frames: int | None = None,
-        decoding: Literal["free", "grammar"] = "free",
+        decoding: Decoding = "free",
         instruction: Callable[[Episode], str] | None = None,
     ) -> None:
         self.name = name
         self.model = model
         self._num_frames = num_frames
-        self._decoding: Literal["free", "grammar"] = decoding
+        self._decoding: Decoding = decoding
         self._instruction = instruction
 
     def instruction(self, episode: Episode) -> str:

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from navila.errors import ConfigError
 
 if TYPE_CHECKING:
+    from navila.actions import Decoding
     from navila.endpoint import Endpoint
     from navila.model import NavilaForCausalLM
 
@@ -50,7 +51,7 @@ class Request:
     """One of `AGENTS`."""
     perturbation: Perturbation | None = None
     """How images of navigation are disturbed."""
-    decoding: Literal["free", "grammar"] = "free"
+    decoding: Decoding = "free"
     num_frames: int | None = None
     limit: int | None = None
     """At most so many samples; the benchmark's own number when None."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from navila.actions import Decoding
 from navila.errors import ConfigError
 from navila.plugins import default_host
 from transformers import TrainerCallback
@@ -33,7 +34,7 @@ class BenchmarkCallback(TrainerCallback):
     seed: int = 0
     batch_size: int = 8
     num_frames: int | None = None
-    decoding: Literal["free", "grammar"] = "free"
+    decoding: Decoding = "free"
     max_steps: int | None = None
     every: int = 1
     """Only at evaluations whose step is a multiple of it."""

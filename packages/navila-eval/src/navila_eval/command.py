@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from navila.cli.loading import LOADING, loading_options
+from navila.cli.loading import DECODING, LOADING, loading_options
 from navila.cli.sections import Option, SectionedGroup
 from navila.errors import ConfigError, Interrupted
 from navila.plugins import default_host
@@ -87,7 +87,7 @@ _processes = functools.partial(click.option, cls=Option, section="Processes and 
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @_navigation(
     "--decoding",
-    type=click.Choice(("free", "grammar")),
+    type=click.Choice(DECODING),
     default="free",
     show_default=True,
     help="How navigation answers are decoded: over all words, or over the ten legal answers.",

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from navila.actions import Decoding
 from navila.errors import ConfigError, DataError, NavilaError
 from navila.options import construct, parse_options
 from navila.plugins import default_host
@@ -40,7 +41,7 @@ def run_tasks(
     loading: Mapping[str, Any] = MappingProxyType({}),
     conv_mode: str | None = None,
     num_frames: int | None = None,
-    decoding: Literal["free", "grammar"] = "free",
+    decoding: Decoding = "free",
     task_options: Sequence[str] = (),
     endpoint: Endpoint | None = None,
     perturbations: Sequence[str] = (),

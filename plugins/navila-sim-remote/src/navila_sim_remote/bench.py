@@ -20,9 +20,10 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
+from navila.actions import Decoding
 from navila.errors import DataError, reason
 from navila.images import read_image
 from navila.navigator import Navigator, act_batch
@@ -63,7 +64,7 @@ class ModelServer:
         *,
         num_frames: int | None = None,
         max_new_tokens: int = 512,
-        decoding: Literal["free", "grammar"] = "free",
+        decoding: Decoding = "free",
         batch_size: int = 8,
     ) -> None:
         """Listen at once.

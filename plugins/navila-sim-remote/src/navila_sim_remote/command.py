@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
-from navila.cli.loading import conversation_option, loading_options
+from navila.cli.loading import deciding_options, loading_options
 from navila.cli.sections import SectionedCommand
+
+if TYPE_CHECKING:
+    from navila.actions import Decoding
 
 _HOST = click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for every machine."
@@ -105,17 +108,9 @@ def serve_simulator(name: str, options: tuple[str, ...], host: str, port: int, m
 )
 @_HOST
 @click.option("--port", type=click.IntRange(0, 65535), default=54321, show_default=True, help="0 takes a free one.")
-@click.option("--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's by default.")
-@conversation_option
+@deciding_options
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer in tokens."
-)
-@click.option(
-    "--decoding",
-    type=click.Choice(("free", "grammar")),
-    default="free",
-    show_default=True,
-    help="Answers over all words, or only the ten of the training data.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clients decided for at once."
@@ -129,7 +124,7 @@ def serve(
     num_frames: int | None,
     template: str | None,
     max_new_tokens: int,
-    decoding: Literal["free", "grammar"],
+    decoding: Decoding,
     batch_size: int,
     **loading: Any,
 ) -> None:

@@ -100,6 +100,30 @@ conversation_option = click.option(
 )
 
 
+#: The values of `navila.actions.Decoding`, which is not imported for the help of a command.
+DECODING = ("free", "grammar")
+_DECIDING = (
+    click.option(
+        "--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's by default."
+    ),
+    click.option(
+        "--decoding",
+        type=click.Choice(DECODING),
+        default="free",
+        show_default=True,
+        help="Answers over all words, or only the ten of the training data.",
+    ),
+    conversation_option,
+)
+
+
+def deciding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a `Navigator`; they arrive as `num_frames`, `decoding` and `template`."""
+    for option in reversed(_DECIDING):
+        command = option(command)
+    return command
+
+
 def _quantization(name: str | None, load_8bit: bool, load_4bit: bool) -> str | None:
     given = [*([name] if name else []), *(["bnb-int8"] if load_8bit else []), *(["bnb-nf4"] if load_4bit else [])]
     if len(given) > 1:

@@ -7,15 +7,16 @@ import signal
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from navila.cli.loading import conversation_option, loading_options
+from navila.cli.loading import deciding_options, loading_options
 from navila.cli.sections import SectionedCommand
 from navila.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from navila.actions import Decoding
     from navila.replay import Camera, Recording
 
 _NO_FRAME = "There is no frame to decide on: check the video or the camera."
@@ -42,15 +43,7 @@ _NO_FRAME = "There is no frame to decide on: check the video or the camera."
     help="Film with the action in each picture; FILE.jsonl beside it holds the decisions. VIDEO.navigate.mp4 here by "
     "default, none of a camera.",
 )
-@click.option("--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's by default.")
-@click.option(
-    "--decoding",
-    type=click.Choice(("free", "grammar")),
-    default="free",
-    show_default=True,
-    help="Answers over all words, or only the ten of the training data.",
-)
-@conversation_option
+@deciding_options
 @click.option("--dry-run", is_flag=True, help="Tell what would be looked at, without a model.")
 @loading_options
 def navigate(
@@ -63,7 +56,7 @@ def navigate(
     until_stop: bool,
     output: Path | None,
     num_frames: int | None,
-    decoding: Literal["free", "grammar"],
+    decoding: Decoding,
     template: str | None,
     dry_run: bool,
     **loading: Any,

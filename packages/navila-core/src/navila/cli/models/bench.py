@@ -9,17 +9,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from navila.cli.loading import conversation_option, loading_options
+from navila.cli.loading import deciding_options, loading_options
 from navila.cli.sections import SectionedCommand
 from navila.cli.tables import table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from navila.actions import Decoding
     from navila.decision_cost import Cost, Decision
     from navila.replay import Recording
 
@@ -41,15 +42,7 @@ _NAMES = {"images": "resize images", "encoder": "vision encoder", "prompt": "rea
     "640 x 480 by default.",
 )
 @click.option("--decisions", type=click.IntRange(min=1), default=20, show_default=True, help="That are measured.")
-@click.option("--num-frames", type=click.IntRange(min=1), help="Frames a decision sees; the checkpoint's by default.")
-@click.option(
-    "--decoding",
-    type=click.Choice(("free", "grammar")),
-    default="free",
-    show_default=True,
-    help="Answers over all words, or only the ten of the training data.",
-)
-@conversation_option
+@deciding_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every decision.")
 @loading_options
 def bench(
@@ -58,7 +51,7 @@ def bench(
     video: Path | None,
     decisions: int,
     num_frames: int | None,
-    decoding: Literal["free", "grammar"],
+    decoding: Decoding,
     template: str | None,
     as_json: bool,
     **loading: Any,
