@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from navila.actions import Action, Decoding
 from navila.navigator import ImageLike, Navigator
@@ -144,3 +148,19 @@ class _Clock:
     def _after_llm(self, *_: Any) -> None:
         self._mark("answer" if self._passes else "prompt")
         self._passes += 1
+
+
+def noise() -> Iterator[NDArray[np.uint8]]:
+    """Pictures (480, 640, 3) without end in which nothing is to be seen, always the same ones."""
+    generator = np.random.default_rng(0)
+    while True:
+        yield generator.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+
+
+def machine() -> dict[str, int]:
+    """Threads of the CPU that are used, and the most bytes so far: of GPU memory, or of this process without a GPU."""
+    if torch.cuda.is_available():
+        most = sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
+    else:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"threads": torch.get_num_threads(), "peak_memory": most}

@@ -64,13 +64,12 @@ def bench(
     from navila.cli.asking import load_for, working
     from navila.replay import Recording
 
-    images = _noise() if video is None else _again_and_again(Recording(video, 2.0))
+    recording = None if video is None else Recording(video, 2.0)
     model = load_for({"model_path": checkpoint, "template": template, **loading})
 
-    import torch
+    from navila.decision_cost import machine, measure, noise
 
-    from navila.decision_cost import measure
-
+    images = noise() if recording is None else _again_and_again(recording)
     with working("Deciding") as say:
         taken = measure(
             model,
@@ -87,10 +86,9 @@ def bench(
         "device": str(model.device),
         "dtype": str(model.llm.dtype).removeprefix("torch."),
         "attention": model.llm.config._attn_implementation,
-        "threads": torch.get_num_threads(),
         "num_frames": num_frames or model.config.num_video_frames,
         "decoding": decoding,
-        "peak_memory": _peak_memory(),
+        **machine(),
     }
     if as_json:
         click.echo(json.dumps({**facts, "decisions": [_record(one) for one in taken]}, indent=2))
@@ -98,31 +96,9 @@ def bench(
         click.echo(_report(facts, taken))
 
 
-def _noise() -> Iterator[Image]:
-    import numpy as np
-    from PIL import Image
-
-    noise = np.random.default_rng(0)
-    while True:
-        yield Image.fromarray(noise.integers(0, 256, (480, 640, 3), dtype=np.uint8))
-
-
 def _again_and_again(recording: Recording) -> Iterator[Image]:
     while True:
         yield from (image for _, image in recording)
-
-
-def _peak_memory() -> int:
-    """Bytes: of GPU memory where there is a GPU, else of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
-    import resource
-    import sys
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 def _record(decision: Decision) -> dict[str, Any]:
