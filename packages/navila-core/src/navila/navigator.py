@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from navila.actions import LEGAL_ANSWERS, STOP_ANSWER, Action, Decoding, parse
+from navila.actions import LEGAL_ANSWERS, STOP_ANSWER, Action, Decoding, Profile, parse
 from navila.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from navila.conversation import Template
 from navila.errors import ConfigError, DataError
@@ -68,7 +68,7 @@ class Navigator:
         decoding: Decoding = "free",
         normalise: bool = False,
         on_unparsed: Literal["forward", "stop", "repeat"] = "forward",
-        parse_profile: Literal["lenient", "strict"] = "lenient",
+        parse_profile: Profile = "lenient",
         max_new_tokens: int = 32,
     ) -> None:
         """Bind to a model; call `reset` before the first `act`.
@@ -96,7 +96,7 @@ class Navigator:
         self.decoding = decoding
         self.normalise = normalise
         self.on_unparsed = on_unparsed
-        self.parse_profile: Literal["lenient", "strict"] = parse_profile
+        self.parse_profile: Profile = parse_profile
         self.max_new_tokens = max_new_tokens
         self._padding = Frame(Image.new("RGB", (PADDING_SIZE, PADDING_SIZE)))
         self._prompt_ids: list[int] | None = None

@@ -9,10 +9,10 @@ from typing import Any
 
 from navila.errors import ConfigError, DataError
 
-from navila_eval.jsonl import dumps, read_json, read_jsonl
+from navila_eval.jsonl import read_json, read_jsonl
 from navila_eval.navigation_metrics import HEADLINE
 from navila_eval.results import headlines
-from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder
+from navila_eval.run_folder import RECORDS, RESULTS, RUN, SAMPLES, RunFolder, differing_keys
 from navila_eval.statistics import paired_difference
 
 #: Files of records, with the fields that name one, that hold its figures, and that say what it was scored against.
@@ -96,13 +96,12 @@ def compare(first: Path, second: Path) -> Comparison:
         }
         for name in common
     }
-    settings = [name for name in dict.fromkeys((*runs[0], *runs[1])) if name not in _WHOSE]
     return Comparison(
         task=tasks[0],
         differences=tuple(differences),
         samples={name: figures for name, figures in changed.items() if figures},
         alone=alone,
-        settings=tuple(name for name in settings if dumps([runs[0].get(name)]) != dumps([runs[1].get(name)])),
+        settings=tuple(name for name in differing_keys(*runs) if name not in _WHOSE),
     )
 
 

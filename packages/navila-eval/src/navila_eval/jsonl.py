@@ -88,11 +88,11 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], bool]:
     if not path.exists():
         return [], False
     with path.open("rb") as file:
-        records, end = read_lines(file, 0, path)
+        records, end = read_records(file, 0, path)
         return records, end < os.fstat(file.fileno()).st_size
 
 
-def read_lines(file: BinaryIO, start: int, path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_records(file: BinaryIO, start: int, path: Path) -> tuple[list[dict[str, Any]], int]:
     """The complete records of an open file from a byte on, and the byte after the last one.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from navila_eval.manifest import episodes_digest
 from navila_eval.navigation_metrics import SUCCESS_DISTANCE
 from navila_eval.navigation_processes import run_in_processes
 from navila_eval.navigation_results import complete_records, finish_run, rescored, timings_file
-from navila_eval.perturbations import Perturbation, Perturbed
+from navila_eval.perturbations import Perturbation, make_perturbed
 from navila_eval.pictures import Keeper, PictureKeeper
 from navila_eval.progress import EpisodeProgress
 from navila_eval.reference_agents import ReferenceAgent, ReplayAgent
@@ -162,7 +163,7 @@ class NavigationBenchmark(Benchmark):
         return [SimulatorProcess(make, task=request.task, timeout=request.sim_timeout)]
 
     def _perturbed(self, perturbation: Perturbation, seed: int) -> Callable[[], Simulator]:
-        """What makes simulators that are so perturbed; episodes stay as they are."""
+        """What makes simulators that are so perturbed, here or in another process; episodes stay as they are."""
         other = self
         if perturbation.pitch or perturbation.height:
             if self.embodiment is None:
@@ -171,7 +172,7 @@ class NavigationBenchmark(Benchmark):
             other.embodiment = perturbation.mount(self.embodiment)
         if not perturbation.of_images:
             return other.simulator
-        return Perturbed(make=other.simulator, perturbation=perturbation, seed=seed)
+        return functools.partial(make_perturbed, other.simulator, perturbation, seed)
 
     def rescore(self, folder: Path, judge: Judge | None = None) -> Results:
         runs = RunFolder(folder)

@@ -91,18 +91,6 @@ class Perturbation:
         return dataclasses.replace(body, camera_pitch=pitch, camera_height=height)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Perturbed:
-    """Makes simulators whose images are perturbed; may be sent to another process."""
-
-    make: Callable[[], Simulator]
-    perturbation: Perturbation
-    seed: int
-
-    def __call__(self) -> Simulator:
-        return PerturbedSimulator(self.make(), self.perturbation, self.seed)
-
-
 class PerturbedSimulator(Simulator):
     """A simulator whose images are perturbed; poses and motion are its own."""
 
@@ -170,6 +158,11 @@ class PerturbedSimulator(Simulator):
 
     def close(self) -> None:
         self.inner.close()
+
+
+def make_perturbed(make: Callable[[], Simulator], perturbation: Perturbation, seed: int) -> PerturbedSimulator:
+    """A new simulator whose images are perturbed."""
+    return PerturbedSimulator(make(), perturbation, seed)
 
 
 def _spoilt(rgb: NDArray[np.uint8], wanted: Perturbation, generator: random.Random) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from navila.errors import ConfigError, DataError
 
-from navila_eval.jsonl import JsonlWriter, drop_cut_line, dumps, read_json, read_lines, write_json
+from navila_eval.jsonl import JsonlWriter, drop_cut_line, dumps, read_json, read_records, write_json
 from navila_eval.walk import Record
 
 #: Names in a run's folder.
@@ -179,7 +179,7 @@ class RecordReader:
         if known is not None and not os.path.samestat(os.fstat(file.fileno()), os.fstat(known.fileno())):
             start = 0
         try:
-            records, end = read_lines(file, start, path)
+            records, end = read_records(file, start, path)
         except DataError:
             file.close()
             raise
@@ -199,22 +199,20 @@ class RecordReader:
         self._files.clear()
 
 
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Keys under which two mappings hold something else, as JSON has it."""
+    return [key for key in dict.fromkeys((*one, *other)) if dumps([one.get(key)]) != dumps([other.get(key)])]
+
+
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """`seed: 0 there, 1 here` for the first few fields that differ."""
-    plain_here: dict[str, Any] = dict(here)
-    keys = [
-        k for k in (*there, *(k for k in here if k not in there)) if _json(there.get(k)) != _json(plain_here.get(k))
-    ]
+    keys = differing_keys(there, here)
     # A checkpoint is known by its content, wherever it lies now and however its path is written.
     same = [name for name in ("model", "model_base") if there.get(f"{name}_sha256") and f"{name}_sha256" not in keys]
     keys = [key for key in keys if key not in same]
     # To a person another field says more than a hash.
     keys = [key for key in keys if not key.endswith("_sha256")] or keys
     return "; ".join(f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} here" for key in keys[:3])
-
-
-def _json(value: Any) -> str:
-    return dumps({"": value})
 
 
 def _short(value: Any) -> str:
