@@ -103,8 +103,20 @@ def lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("samples*.jsonl"))
 
 
+class Held:
+    """A model that waits where a run has so many answers: whoever wants to kill it before its end comes in time."""
+
+    def __init__(self, model: Any, folder: Path, most: int) -> None:
+        self.model, self.folder, self.most = model, folder, most
+
+    def generate_contents(self, prompts: list[list[Any]], **settings: Any) -> list[str]:
+        while lines(self.folder) >= self.most:
+            time.sleep(0.01)
+        return self.model.generate_contents(prompts, **settings)
+
+
 def test_processes_and_kills_change_nothing(colours: Colours, model: Any, tmp_path: Path) -> None:
-    def together(name: str, count: int) -> list[Any]:
+    def together(name: str, count: int, model: Any = model) -> list[Any]:
         """Processes that were started side by side, each with the command of a run."""
         run = partial(run_questions, colours, request(tmp_path / name, lambda: model))
         processes = [FORK.Process(target=run) for _ in range(count)]
@@ -125,7 +137,7 @@ def test_processes_and_kills_change_nothing(colours: Colours, model: Any, tmp_pa
 
     for _ in range(3):
         before = lines(tmp_path / "killed")
-        processes = together("killed", 2)
+        processes = together("killed", 2, Held(model, tmp_path / "killed", before + 6))
         while lines(tmp_path / "killed") < before + 3:
             assert all(process.is_alive() for process in processes)
             time.sleep(0.001)
