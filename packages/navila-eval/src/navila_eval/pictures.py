@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from navila.files import write_atomically
 from navila.images import as_jpeg
-from navila.simulation import Observation, ProceduralSimulator, Simulator
+from navila.simulation import Observation, ProceduralSimulator, Simulator, TopDownMap
+from numpy.typing import NDArray
 from PIL import Image
 
 from navila_eval.jsonl import write_json
@@ -107,7 +109,7 @@ def floor_of(simulator: Simulator) -> tuple[Image.Image, dict[str, Any]] | None:
     """
     try:
         floor = simulator.top_down_map()
-        image = Image.fromarray(floor.rgb).convert("RGB")
+        image = Image.fromarray(_outlined(floor)).convert("RGB")
         x, z = map(float, floor.origin)
         resolution = float(floor.resolution)
     except Exception:
@@ -115,6 +117,15 @@ def floor_of(simulator: Simulator) -> tuple[Image.Image, dict[str, Any]] | None:
     if not (math.isfinite(x + z + resolution) and resolution > 0):
         return None
     return image, {"origin": (x, z), "resolution": resolution, "width": image.width, "height": image.height}
+
+
+def _outlined(floor: TopDownMap) -> NDArray[np.uint8]:
+    """A floor with dark lines round what can be walked: from above, the hollow walls of many a scan are not seen."""
+    walkable = floor.walkable
+    edge = np.zeros_like(walkable)
+    edge[:-1] |= walkable[:-1] != walkable[1:]
+    edge[:, :-1] |= walkable[:, :-1] != walkable[:, 1:]
+    return np.where(edge[..., None], floor.rgb // 3, floor.rgb)
 
 
 def _landmarks(simulator: Simulator) -> list[dict[str, Any]]:
