@@ -308,7 +308,7 @@ BROKEN = [
     ("videomme", "videomme/test-00000-of-00001.parquet", "none", "cannot be read as Parquet"),
     ("perception-test", "mc_question_valid.json", "[]", "is no object of videos"),
     ("perception-test", "mc_question_valid.json", '{"v": {"metadata": {}}}', "video v, is malformed .*video_id"),
-    ("cinepile", "test.jsonl", '{"choices": []}\n', "line 1, is malformed .the options must be texts"),
+    ("cinepile", "test.jsonl", '{"choices": []}\n', "line 1, is malformed .options must be a list of texts"),
     ("cinepile", "test.jsonl", "\n{,}\n", "line 2, is not JSON"),
 ]
 

@@ -127,3 +127,14 @@ def text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r:.40}, not text")
     return value
+
+
+def texts(value: Any, name: str) -> list[str]:
+    """A value that must be a list of texts, one at least; `name` is what it is called in the error.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name} must be a list of texts, not {value!r:.40}")
+    return value

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 
 from navila.errors import DataError
 from navila_eval.questions import Question, Record, check_option, find
-from navila_eval.rows import checked, read_lines
+from navila_eval.rows import checked, read_lines, texts
 from navila_eval.scoring.vqa import Profile, exact_match, normalise, soft_accuracy, textvqa_question
 from navila_eval.wording import SHORT_ANSWER
 
@@ -225,8 +225,5 @@ class GQA(ImageTask):
 
 
 def answers_of(row: Row) -> list[str]:
-    """Texts of a list of `{"answer": …}`; raises KeyError, TypeError or ValueError where it is none."""
-    answers = [answer["answer"] for answer in row.values["answers"]]
-    if not answers or not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("answers must be texts, one at least")
-    return answers
+    """Texts of a list of `{"answer": …}`; raises KeyError or TypeError where it is none."""
+    return texts([answer["answer"] for answer in row.values["answers"]], "answers")

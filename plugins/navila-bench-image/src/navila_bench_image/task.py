@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from navila.errors import DataError
 from navila_eval.jsonl import dumps
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, find
-from navila_eval.rows import checked, read_json, reading
+from navila_eval.rows import checked, read_json, reading, text, texts
 from navila_eval.scoring.text import mean
 
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ class Row:
         return name if isinstance(name, Path) else self.images / name
 
     def text(self, name: str) -> str:
-        """A field that must be a text; raises ValueError where it is not."""
-        if not isinstance(value := self.values[name], str):
-            raise ValueError(f"{name} must be a text, not {value!r}")
-        return value
+        """A field that must be a text; raises KeyError or TypeError where it is not."""
+        return text(self.values, name)
 
     def number(self, name: str) -> int:
         """A field that must be a whole number from 0; raises TypeError or ValueError where it is not."""
@@ -47,11 +45,8 @@ class Row:
         return value
 
     def texts(self, name: str) -> list[str]:
-        """A field that must be a list of texts, one at least; raises ValueError where it is not."""
-        value = self.values[name]
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{name} must be a list of texts, not {value!r}")
-        return value
+        """A field that must be a list of texts, one at least; raises KeyError or TypeError where it is not."""
+        return texts(self.values[name], name)
 
 
 class ImageTask(QuestionBenchmark):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores, check_option, find
-from navila_eval.rows import read_rows, reading, text
+from navila_eval.rows import read_rows, reading, text, texts
 from navila_eval.scoring.captions import bleu_of
 from navila_eval.scoring.meteor import find_meteor
 from navila_eval.scoring.scanqa import Profile, score
@@ -67,9 +67,7 @@ def _bleus(sums: list[float]) -> dict[str, float]:
 def _question(row: Mapping[str, Any], where: str, videos: Path) -> Question:
     """A question of the official file, asked as NaVILA was trained: the frames, then the question as it stands."""
     with reading(where, GET_QUESTIONS):
-        scene, answers = text(row, "scene_id"), row["answers"]
-        if not answers or not all(isinstance(answer, str) for answer in answers):
-            raise ValueError("answers must be texts, one at least")
+        scene, answers = text(row, "scene_id"), texts(row["answers"], "answers")
         video = videos / scene if (videos / scene).is_dir() else videos / f"{scene}.mp4"
         return Question(
             id=text(row, "question_id"),

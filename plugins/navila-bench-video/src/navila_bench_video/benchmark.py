@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from navila.errors import ConfigError
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
+from navila_eval.rows import texts
 from navila_eval.scoring.choices import ChoiceProfile, by_letter, item_rng, letters, parse_choice
 from navila_eval.scoring.text import mean
 from PIL import Image
@@ -123,15 +124,13 @@ class ChoiceBenchmark(VideoBenchmark):
         }
 
 
-def lettered(options: Sequence[str]) -> dict[str, str]:
+def lettered(options: Any) -> dict[str, str]:
     """Options by letter.
 
     Raises:
-        ValueError: they are no texts, or none at all.
+        TypeError: they are no list of texts, or there are none.
     """
-    if not options or not all(isinstance(option, str) for option in options):
-        raise ValueError("the options must be texts, one at least")
-    return by_letter(options)
+    return by_letter(texts(options, "options"))
 
 
 def _one_of(option: str, given: str | None, known: Sequence[str]) -> str:
