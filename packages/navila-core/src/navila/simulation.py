@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from navila.actions import FORWARD, LEFT, RIGHT, STOP
+from navila.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -97,6 +100,18 @@ class Observation:
     """Whether the last primitive was stopped short or deflected by an obstacle."""
     done: bool = False
     """Whether STOP was executed."""
+
+
+def check_step(primitive: int, episode: Episode, *, done: bool) -> None:
+    """Make sure that an episode can go on by a primitive.
+
+    Raises:
+        ConfigError: it has ended with STOP, or there is no such primitive.
+    """
+    if done:
+        raise ConfigError(f"Episode {episode.episode_id!r} has ended with STOP; reset before the next step.")
+    if primitive not in (STOP, FORWARD, LEFT, RIGHT):
+        raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
 
 
 class Simulator(ABC):

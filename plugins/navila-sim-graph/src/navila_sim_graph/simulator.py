@@ -10,10 +10,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
-from navila.actions import FORWARD, LEFT, RIGHT, STOP
+from navila.actions import STOP
 from navila.connectivity import ConnectivityGraph, ConnectivityGraphs, graph_of
 from navila.errors import ConfigError, SceneError
-from navila.simulation import Embodiment, Episode, Observation, Position, Simulator, TopDownMap, yaw_of
+from navila.simulation import (
+    Embodiment,
+    Episode,
+    Observation,
+    Position,
+    Simulator,
+    TopDownMap,
+    check_step,
+    yaw_of,
+)
 
 from navila_sim_graph.drawing import first_person, from_above
 from navila_sim_graph.motion import Pose, advance, follow
@@ -101,10 +110,7 @@ class GraphSimulator(Simulator):
             ConfigError: the primitive is none of these, or the episode has ended.
         """
         state = self._current()
-        if state.done:
-            raise ConfigError(f"Episode {state.episode.episode_id!r} has ended with STOP; reset before the next step.")
-        if primitive not in (STOP, FORWARD, LEFT, RIGHT):
-            raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
+        check_step(primitive, state.episode, done=state.done)
         pose, collided = advance(self._here(), state.pose, primitive, self.embodiment)
         self._state = replace(state, pose=pose, collided=collided, done=primitive == STOP)
         return self._observe()

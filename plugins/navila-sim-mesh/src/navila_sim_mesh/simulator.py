@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from navila.actions import FORWARD, LEFT, RIGHT, STOP
+from navila.actions import STOP
 from navila.errors import ConfigError, SceneError
 from navila.simulation import (
     STRIPS,
@@ -22,6 +22,7 @@ from navila.simulation import (
     Position,
     ProceduralSimulator,
     TopDownMap,
+    check_step,
 )
 from numpy.typing import NDArray
 
@@ -115,10 +116,7 @@ class MeshSimulator(ProceduralSimulator):
             ConfigError: the primitive is none of these, or the episode has ended.
         """
         state = self._current()
-        if state.done:
-            raise ConfigError(f"Episode {state.episode.episode_id!r} has ended with STOP; reset before the next step.")
-        if primitive not in (STOP, FORWARD, LEFT, RIGHT):
-            raise ConfigError(f"There is no primitive {primitive!r}; choose 0 stop, 1 forward, 2 left or 3 right.")
+        check_step(primitive, state.episode, done=state.done)
         pose, collided = advance(state.pose, primitive, self._here().ground, self.embodiment)
         self._state = AgentState(episode=state.episode, pose=pose, collided=collided, done=primitive == STOP)
         return self._observe()
