@@ -181,7 +181,7 @@ class ReplayRecorder(WalkRecorder):
             if math.dist(observation.position, walk["positions"][number + 1]) > SAME_PLACE:
                 raise SceneError(
                     f"Episode {episode.episode_id!r} leads elsewhere in {self.settings.sim!r} than when it was "
-                    f"walked (step {number + 1}): give --sim and --scene-root of the evaluation."
+                    f"walked (step {number + 1}): give --sim, --sim-option and --scene-root of the evaluation."
                 )
         if self.recover and not walk["metrics"]["success"]:
             # The step of a wrong stop is there already, labelled with where to go instead.

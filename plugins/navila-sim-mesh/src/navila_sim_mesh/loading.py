@@ -93,7 +93,9 @@ def _read(path: Path, images: Images) -> list[Part]:
     if path.suffix.lower() not in SUFFIXES:
         raise SceneError(f"The scene {path} is none of {', '.join(SUFFIXES)}; convert it or write houses/<seed>.")
     if not path.is_file():
-        raise SceneError(f"There is no scene file {path}; check the scene id and the scene root.")
+        raise SceneError(
+            f"There is no scene file {path}; check the scene id and the scene root (`navila data` takes --scene-root)."
+        )
     if path.suffix.lower() in (".glb", ".gltf"):
         return read_gltf(path, images)
     # trimesh takes a while to import.
