@@ -25,6 +25,10 @@ IMPORTED = (
     "transformers.models.llama.modeling_llama",
 )
 
+# What DeepSpeed says on stdout when it finds no GPU, say, is no answer.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
 for name in IMPORTED:
     importlib.import_module(name)
 try:
@@ -61,6 +65,6 @@ def start(order: dict) -> int:
 for line in sys.stdin:
     request = json.loads(line)
     waited = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]) if "wait" in request else None
-    print(start(request) if waited is None else waited, flush=True)
+    print(start(request) if waited is None else waited, file=answers, flush=True)
 
 os._exit(0)

@@ -29,7 +29,7 @@ def results_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict
     """What so many processes computed, all cases in one start."""
     folder = tmp_path_factory.mktemp("worlds")
     command = [sys.executable, str(RANKS), str(folder), *map(str, WORLDS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return lambda world: json.loads((folder / f"{world}.json").read_text())
 
