@@ -170,23 +170,27 @@ def test_files_are_strict_json_and_rescoring_needs_only_records(task: Navigation
     assert rescored(records) == records
 
 
-SLOW_RUN = """
+HELD_RUN = """
 import sys, time
 from pathlib import Path
 from navila_eval.agents import RandomAgent
 sys.path.insert(0, sys.argv[2])
 import test_closed_loop as here
 
-class Slow(here.mesh.MeshSimulator):
+folder, enough = Path(sys.argv[1]), int(sys.argv[3])
+
+class Held(here.mesh.MeshSimulator):
     def step(self, primitive):
-        time.sleep(0.004)
+        # Whoever wants to kill it before its end comes in time.
+        while here.lines_in(folder / "episodes.jsonl") >= enough + 2:
+            time.sleep(0.01)
         return super().step(primitive)
 
 task = here.NavigationTask(
     name="houses", split="level0", episodes=here.simulators(1)[0].make_episodes(level=0, seed=5, count=8),
     embodiment=here.BODY, max_steps=60, success_distance=here.goal_radius,
 )
-here.walk(task, RandomAgent(1), Path(sys.argv[1]), sims=here.simulators(2, Slow))
+here.walk(task, RandomAgent(1), folder, sims=here.simulators(2, Held))
 """
 
 
@@ -195,7 +199,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(task: NavigationTask, tmp_path
     folder = tmp_path / "killed"
     finished: list[int] = []
     for enough in (1, 4):
-        process = subprocess.Popen([sys.executable, "-c", SLOW_RUN, str(folder), str(Path(__file__).parent)])
+        arguments = [str(folder), str(Path(__file__).parent), str(enough)]
+        process = subprocess.Popen([sys.executable, "-c", HELD_RUN, *arguments])
         _wait_for(lambda enough=enough: lines_in(folder / "episodes.jsonl") >= enough, process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
