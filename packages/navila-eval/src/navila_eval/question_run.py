@@ -44,7 +44,7 @@ def run_questions(benchmark: QuestionBenchmark, request: Request) -> Results:
     """
     if request.agent != "model":
         raise ConfigError(f"--agent {request.agent} is for navigation: leave it out for the task {request.task}.")
-    questions = benchmark.questions(request.split, request.data_root or DATA_ROOT)[: request.limit]
+    questions = list(benchmark.questions(request.split, request.data_root or DATA_ROOT))[: request.limit]
     check_questions(questions, request.task)
     settings = dict(benchmark.settings)
     blank = {question.id: question.record(settings) for question in questions}
