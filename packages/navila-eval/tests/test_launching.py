@@ -43,7 +43,15 @@ def test_processes_of_a_machine_share_its_gpus() -> None:
 
 
 def dry(*flags: str) -> str:
-    words = ["-t", "scanqa,houses:level1", "-m", "far/Model-8B", "--api-base", "http://localhost:1/v1", *flags]
+    words = [
+        "-t",
+        "r2r-ce,rxr-ce:val_seen_guide_en",
+        "-m",
+        "far/Model-8B",
+        "--api-base",
+        "http://localhost:1/v1",
+        *flags,
+    ]
     done = CliRunner().invoke(evaluate, [*words, "--dry-run"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
@@ -51,12 +59,12 @@ def dry(*flags: str) -> str:
 
 def test_a_launcher_starts_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPUS_PER_NODE", raising=False)
-    given = shlex.join(["--model", "far/Model-8B", "--tasks", "scanqa,houses:level1"])
-    by_torchrun = dry("--launcher", "torchrun", "-n", "4", "--no-resume", "-o", "a=1", "-o", "b=x y")
+    given = shlex.join(["--model", "far/Model-8B", "--tasks", "r2r-ce,rxr-ce:val_seen_guide_en"])
+    by_torchrun = dry("--launcher", "torchrun", "-n", "4", "--no-resume", "-o", "sample=true", "-o", "scenes=x y")
     last = by_torchrun.splitlines()[-1]
     assert "--nproc_per_node 4" in last
     assert f"{sys.executable} -m" in last
-    for words in (given, "-m navila eval ", "--option a=1", "--option 'b=x y'"):
+    for words in (given, "-m navila eval ", "--option sample=true", "--option 'scenes=x y'"):
         assert words in last
     for words in ("--launcher", "--nproc-per-node", "--dry-run", "resume"):
         assert words not in last
