@@ -245,6 +245,8 @@ def test_rotation_keeps_the_newest_good_ones(tmp_path):
     from navila_train.checkpoint_files import clear_temporary, damage, numbered, publish, rotate, sizes, temporary
 
     def write(step: int) -> Path:
+        # Many a system's times of files stand still that long.
+        time.sleep(0.02)
         folder = temporary(tmp_path, step) / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "trainer_state.json").write_text(str(step))
