@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from navila.testing import CallbackContract, CommandContract
+from navila_eval.command import _choose
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -69,6 +70,10 @@ def test_a_mistake_is_one_sentence(navila_eval: Command, arguments: list[str], s
     assert sentence in last
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_has_one_folder_by_whatever_name_it_is_called() -> None:
+    assert _choose("r2r:val_seen", None) == _choose("r2r-ce", "val_seen") == ("r2r-ce", "val_seen")
 
 
 def test_a_run_writes_results_aggregate_records_and_a_report(navila_eval: Command, tmp_path: Path) -> None:

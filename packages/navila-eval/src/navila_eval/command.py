@@ -204,7 +204,7 @@ def evaluate(
         )
     if model is None and options["agent"] in MODEL_AGENTS:
         raise ConfigError(f"--agent {options['agent']} needs a checkpoint: give it with -m.")
-    chosen = [_choose(word, split) for word in words]
+    chosen = list(dict.fromkeys(_choose(word, split) for word in words))
     if not chosen:
         raise ConfigError(
             f"{'-t' if tasks else '-i'} names no task; `navila eval --list` shows them, and the tags are "
@@ -289,7 +289,7 @@ def _commas(text: str | None) -> list[str]:
 
 
 def _choose(word: str, split: str | None) -> tuple[str, str]:
-    """Task and split of `NAME` or `NAME:SPLIT`; raises when either does not exist."""
+    """Task, by its first name, and split of `NAME` or `NAME:SPLIT`; raises when either does not exist."""
     name, _, own = word.partition(":")
     spec = default_host().registry("benchmark").spec(name)
     wanted = own or split or spec.default_split
@@ -298,7 +298,7 @@ def _choose(word: str, split: str | None) -> tuple[str, str]:
         near = suggestion(wanted, spec.splits) if len(spec.splits) > 8 else ""
         advice = near or f"use one of {', '.join(spec.splits)}."
         raise ConfigError(f"The task {name} has no split {wanted!r}: {advice}")
-    return name, wanted
+    return spec.name, wanted
 
 
 def _check_model(model: str, template: str | None, loading: Mapping[str, Any]) -> None:
