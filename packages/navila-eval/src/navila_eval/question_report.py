@@ -26,7 +26,7 @@ SIDE, FRAMES, MEDIA = 256, 4, 12
 #: What finds samples on a page, and is put on it once.
 FIND = (
     '<p class="find"><input id="find" type="search" placeholder="a word or an id"> <select id="which">'
-    '<option value="">all samples</option><option value="failed">failed</option>'
+    '<option value="">all samples</option><option value="zero">scored 0</option><option value="failed">failed</option>'
     '<option value="differs">runs differ</option></select> <span id="found"></span></p>'
 )
 
@@ -182,8 +182,11 @@ def _sample(
     pictures += f"<small>{MEDIA} of {len(media)} pictures</small>" if len(media) > MEDIA else ""
     rows = "".join(_answer(name if len(records) > 1 else "output", record) for name, record in records.items())
     rows += f"<tr><th>reference</th><td><code>{_text(lead['reference'])}</code></td><td></td><td></td></tr>"
+    # By the first figure, which is what the task is about.
+    nothing = any(next(iter(record["score"].values()), None) == 0 for record in records.values())
+    zero = ["zero"] if nothing and "failed" not in kinds else []
     return (
-        f'<div class="{" ".join(["sample", *kinds])}"><div class="media">{pictures}</div><div>'
+        f'<div class="{" ".join(["sample", *kinds, *zero])}"><div class="media">{pictures}</div><div>'
         f"<h3>{html.escape(str(lead['id']))}</h3>"
         f"<pre>{_text(lead['prompt'].replace('<media>', '').strip())}</pre>"
         f'<table class="answers"><tbody>{rows}</tbody></table></div></div>'
