@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -47,7 +48,9 @@ def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None
             broken = [*outcome.content.get("failed_samples", ()), *outcome.content.get("failed_episodes", ())]
             for one in broken[:NAMED]:
                 name = one.get("id", one.get("episode_id"))
-                console.print(f"{name} failed: {one.get('error')}", markup=False, highlight=False, soft_wrap=True)
+                # In results.json it stands in full: what a simulator says may be pages.
+                error = textwrap.shorten(str(one.get("error")), 500, placeholder=" …")
+                console.print(f"{name} failed: {error}", markup=False, highlight=False, soft_wrap=True)
             if len(broken) > NAMED:
                 console.print(f"… and {outcome.failed - NAMED} more: see {outcome.path / 'results.json'}", markup=False)
             written = (outcome.written,) if outcome.written else ("results.json", "report.html")
