@@ -134,7 +134,9 @@ def test_simulators_that_cannot_start_stop_the_run_in_a_sentence(
         run(corridor(), tmp_path, env_processes=True)
 
 
-def test_films_show_every_step_of_the_episodes_that_are_wanted(corridor: Any, tmp_path: Path) -> None:
+def test_films_show_every_step_of_the_episodes_that_are_wanted(
+    corridor: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import av
 
     run(corridor(faults="raises"), tmp_path / "failed", agent="expert", limit=3, video="failed")
@@ -147,6 +149,9 @@ def test_films_show_every_step_of_the_episodes_that_are_wanted(corridor: Any, tm
     walked = records(tmp_path / "two")["e0"]
     assert len(images) == len(walked["positions"]) + 8, "the end is shown a little longer"
     assert all(image[400:].max() > 100 for image in images), "there is text below"
+    assert "--force" not in capsys.readouterr().err
+    run(corridor(), tmp_path / "two", agent="random", limit=3, video="all", quiet=False)
+    assert "two is complete, and films are made while walking: --force" in capsys.readouterr().err
     with pytest.raises(NavilaError, match="give --video all, failed, or a number"):
         run(corridor(), tmp_path / "some", video="some")
 
@@ -175,7 +180,13 @@ def test_what_is_seen_is_late_lost_or_blurred_as_asked(corridor: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("dust=1", "no perturbation 'dust'"), ("latency=x", "latency is 'x'"), ("drop=1", "below 1"), ("blur=-1", "0 or")],
+    [
+        ("dust=1", "no perturbation 'dust'"),
+        ("latency=x", "latency is 'x'"),
+        ("latency=1,latency=2", "latency twice"),
+        ("drop=1", "below 1"),
+        ("blur=-1", "0 or"),
+    ],
 )
 def test_a_perturbation_that_is_none_is_told(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):

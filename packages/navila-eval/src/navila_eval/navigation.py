@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import click
 from navila.errors import ConfigError
 from navila.simulation import Embodiment, Episode, Simulator
 
@@ -29,7 +30,7 @@ from navila_eval.pictures import Keeper, PictureKeeper
 from navila_eval.progress import EpisodeProgress
 from navila_eval.reference_agents import ReferenceAgent, ReplayAgent
 from navila_eval.results import results_of
-from navila_eval.run_folder import CLAIMS, PICTURES, RECORDS, VIDEOS, RecordReader, RunFolder, by_id
+from navila_eval.run_folder import CLAIMS, PICTURES, RECORDS, RESULTS, VIDEOS, RecordReader, RunFolder, by_id
 from navila_eval.simulator_process import SimulatorProcess
 from navila_eval.walk import Record, Walk
 
@@ -107,6 +108,9 @@ class NavigationBenchmark(Benchmark):
 
             # Told before a model is loaded.
             film_count(request.video)
+            if (request.output_dir / RESULTS).is_file() and not (request.force or request.quiet):
+                line = f"{request.output_dir} is complete, and films are made while walking: --force walks again."
+                click.echo(line, err=True)
         if request.endpoint is not None:
             raise ConfigError(f"The task {request.task} needs a model here (-m): --api-base answers questions only.")
         if request.processes > 1 and request.model_loader is not None:

@@ -50,7 +50,7 @@ class Perturbation:
         """What e.g. `latency=2,blur=3` says.
 
         Raises:
-            ConfigError: a name is unknown, or a value no number or out of range.
+            ConfigError: a name is unknown or there twice, or a value no number or out of range.
         """
         kinds = {field.name: int if field.name == "latency" else float for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
@@ -58,6 +58,8 @@ class Perturbation:
             name, _, value = (part.strip() for part in word.partition("="))
             if name not in kinds:
                 raise ConfigError(f"There is no perturbation {name!r}: use {', '.join(kinds)}, e.g. latency=2,blur=3.")
+            if name in values:
+                raise ConfigError(f"The perturbation {text!r} gives {name} twice: give --perturb once for each.")
             try:
                 values[name] = kinds[name](value)
             except ValueError:
