@@ -21,6 +21,7 @@ from navila_eval.judging import Judge
 from navila_eval.question_run import rescore_questions, run_questions
 from navila_eval.questions import Question, QuestionBenchmark, Record, Scores
 from navila_eval.run_folder import RunFolder
+from navila_eval.runner import report_runs
 from navila_eval.scoring.judges import JudgePrompt
 from PIL import Image
 
@@ -214,6 +215,14 @@ def test_a_checkpoint_that_was_moved_is_the_same_run() -> None:
     assert RunFolder.is_same(one, {**one, "model": "/data/vln/"})
     assert not RunFolder.is_same(one, {**one, "model_sha256": "cd"})
     assert not RunFolder.is_same({**one, "model_sha256": None}, {**one, "model": "org/vln", "model_sha256": None})
+
+
+def test_empty_results_are_none(tmp_path: Path) -> None:
+    results = run_questions(Colours(questions(2)), request(tmp_path / "run"))
+    (tmp_path / "run" / "results.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is complete: finish one"):
+        report_runs(tmp_path)
+    assert run_questions(Colours(questions(2)), request(tmp_path / "run")).metrics == results.metrics
 
 
 def test_other_questions_are_another_run(tmp_path: Path) -> None:

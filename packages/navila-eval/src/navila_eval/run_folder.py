@@ -127,8 +127,9 @@ class RunFolder:
         return JsonlWriter(self.path / (f"{path.stem}-{part}{path.suffix}" if part else path))
 
     def results(self) -> dict[str, Any] | None:
-        """The results if the run is complete."""
-        return read_json(self.path / RESULTS) if (self.path / RESULTS).exists() else None
+        """The results if the run is complete; an empty object is none."""
+        path = self.path / RESULTS
+        return (read_json(path) or None) if path.exists() else None
 
     def results_since(self, before: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The results if another process has completed the run since they were `before`."""

@@ -349,7 +349,7 @@ def report_runs(folder: Path) -> Path:
 
 
 def _complete_runs(folder: Path) -> list[Path]:
-    runs = [path for path in _runs_below(folder) if (path / RESULTS).is_file()]
+    runs = [path for path in _runs_below(folder) if RunFolder(path).results()]
     if not runs:
         raise ConfigError(f"No run in {folder} or below is complete: finish one with `navila eval` first.")
     return runs
