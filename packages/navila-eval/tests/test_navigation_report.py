@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from navila.actions import Action, parse
 from navila.plugins import default_host
@@ -20,7 +21,7 @@ from navila_eval.agents import Agent, ExpertAgent, RandomAgent, wrong_instructio
 from navila_eval.benchmark import in_words
 from navila_eval.navigation import NavigationTask, evaluate_agent
 from navila_eval.navigation_report import ReportSection, write_report
-from navila_eval.pictures import kept_map
+from navila_eval.pictures import floor_of, kept_map
 from navila_eval.report_map import draw_map, run_colours
 from navila_eval.walk import Walk
 from PIL import Image
@@ -224,6 +225,26 @@ def test_a_walk_that_was_not_kept_is_still_told(tmp_path: Path) -> None:
     parsed.feed((tmp_path / "r.html").read_text())
     assert len(parsed.articles) == 2
     assert parsed.addresses == []
+    records = tmp_path / "run" / "episodes.jsonl"
+    walks = [json.loads(line) for line in records.read_text().splitlines()]
+    walks[1]["goals"] = [[x, y + 3.0, z] for x, y, z in walks[1]["goals"]]
+    records.write_text("".join(json.dumps(walk) + "\n" for walk in walks))
+    write_report(tmp_path / "r.html", [ReportSection(title="t", runs={"random": tmp_path / "run"})], title="t")
+    assert (tmp_path / "r.html").read_text().count(" m, to another storey") == 1
+
+
+def test_maps_outline_what_can_be_walked() -> None:
+    simulator: Any = default_host().registry("simulator").load("mesh")(embodiment=BODY)  # type: ignore[call-arg]
+    simulator.reset(simulator.make_episodes(level=0, seed=5, count=1)[0])
+    floor, drawn = simulator.top_down_map(), floor_of(simulator)
+    assert drawn is not None
+    darker = (np.asarray(drawn[0]) < floor.rgb).any(axis=2)
+    across = floor.walkable[:, :-1] != floor.walkable[:, 1:]
+    down = floor.walkable[:-1] != floor.walkable[1:]
+    assert across.any()
+    assert darker[:, :-1][across].all()
+    assert darker[:-1][down].all()
+    assert darker.sum() == np.count_nonzero(np.pad(across, ((0, 0), (0, 1))) | np.pad(down, ((0, 1), (0, 0))))
 
 
 def test_a_walk_can_be_kept_without_a_map(tmp_path: Path) -> None:

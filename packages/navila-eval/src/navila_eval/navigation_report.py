@@ -28,6 +28,8 @@ PICTURE_BUDGET = 5_000_000
 MAX_FRAMES = 24
 #: Parts of a run that have a table at most: of hundreds of scenes `results.json` tells.
 MAX_GROUPS = 60
+#: Metres up or down from where a goal is on another storey.
+STOREY = 1.5
 #: Tables of parts of a run.
 _BREAKDOWNS = {"language": "By language", "scene": "By scene", "length": "By length of the shortest path"}
 
@@ -254,6 +256,10 @@ def _card(
     if lead["distances"]:
         way = lead["distances"][0]
         length = " · no way to the goal" if way is None else f" · shortest path {way:.1f} m"
+        # The map is of the storey the walk starts on.
+        floor = lead["positions"][0][1]
+        if lead["goals"] and all(abs(goal[1] - floor) > STOREY for goal in lead["goals"]):
+            length += ", to another storey"
     return (
         f'<article class="{verdict}" data-section="{section}">'
         f'<header><span class="badge">{verdict}</span>'
