@@ -74,6 +74,27 @@ def test_an_answer_in_parts_is_read():
         assert e.ask(MESSAGES) == "A sofa."
 
 
+def test_a_reasoning_model_is_asked_with_what_it_takes(caplog: pytest.LogCaptureFixture):
+    def refusal(name: str, code: str) -> tuple[int, dict[str, str], bytes]:
+        return 400, {}, json.dumps({"error": {"message": "no", "param": name, "code": code}}).encode()
+
+    refusals = refusal("max_tokens", "unsupported_parameter"), refusal("temperature", "unsupported_value")
+    with server(*refusals, (200, {}, completion("Yes."))) as (endpoint, requests):
+        for _ in range(2):
+            assert endpoint.ask(MESSAGES, temperature=0.0, max_tokens=9, seed=3) == "Yes."
+    sent = [{name: body for name, body in request["body"].items() if name != "messages"} for request in requests]
+    given, final = {"model": "tiny", "seed": 3}, {"model": "tiny", "seed": 3, "max_completion_tokens": 9}
+    assert sent == [given | {"temperature": 0.0, "max_tokens": 9}, final | {"temperature": 0.0}, final, final]
+    assert [record.getMessage() for record in caplog.records] == [
+        "tiny takes no max_tokens: it is asked with max_completion_tokens.",
+        "tiny takes no temperature: it is asked without.",
+    ]
+    with server(refusal("seed", "unsupported_parameter")) as (endpoint, requests):
+        with pytest.raises(NoAnswerError, match="refuses a question"):
+            endpoint.ask(MESSAGES, seed=3)
+        assert len(requests) == 1
+
+
 @pytest.mark.parametrize(
     "failure",
     [

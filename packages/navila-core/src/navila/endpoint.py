@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import random
 import time
@@ -27,6 +28,10 @@ MOST_BYTES = 16 << 20
 _FINAL = (401, 403, 404, 405)
 #: Refusals that pass: time-outs and conflicts, and every error of the server's own (5xx).
 _PASSING = (408, 409, 425, 429)
+#: Settings that reasoning models refuse, and what they are called there; "" where there is nothing of the kind.
+_INSTEAD = {"max_tokens": "max_completion_tokens", "temperature": "", "top_p": ""}
+
+_log = logging.getLogger(__name__)
 
 
 class EndpointError(NavilaError):
@@ -55,6 +60,7 @@ class Endpoint:
     """How often a question is sent before it counts as unanswered."""
     pause: float = 1.0
     """Seconds before the second attempt; twice as many before each further one."""
+    _refused: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -84,14 +90,15 @@ class Endpoint:
             messages: `{"role": …, "content": …}`, the content a text or a list of parts (`text_part`, `image_part`).
             wait: what pauses between two attempts.
             may_be_empty: an empty answer is one, as of a model that is scored; else it is asked for again.
-            **settings: `temperature`, `max_tokens`, `seed` and whatever else the server takes.
+            **settings: `temperature`, `max_tokens`, `seed` and whatever else the server takes. Where it says that a
+                model knows no `max_tokens`, `temperature` or `top_p`, as of OpenAI's reasoning models, it is asked
+                with `max_completion_tokens` or without, which is logged.
 
         Raises:
             NoAnswerError: the question is refused (4xx).
             UnreachableError: all attempts failed.
             EndpointError: every question would be refused: wrong URL, model or key.
         """
-        body = json.dumps({"model": self.model, "messages": list(messages), **settings}).encode()
         problem, asked_for = "", 0.0
         for attempt in range(self.attempts):
             if attempt:
@@ -99,7 +106,7 @@ class Endpoint:
                 growing = self.pause * 2 ** (attempt - 1) * random.uniform(1.0, 1.25)
                 wait(min(LONGEST_PAUSE, max(asked_for, growing)))
             try:
-                status, headers, answer = self._post(body)
+                status, headers, answer = self._send(messages, settings)
             except OSError as error:
                 problem, asked_for = f"no answer ({reason(error, 100)})", 0.0
                 continue
@@ -120,6 +127,21 @@ class Endpoint:
                 )
             raise NoAnswerError(f"The endpoint {self.url} refuses a question: it gives {problem}.")
         raise UnreachableError(f"The endpoint {self.url} failed {self.attempts} times: it gives {problem}.")
+
+    def _send(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[int, Message, bytes]:
+        """What comes of one attempt, with the settings that the model takes."""
+        while True:
+            names = {name: _INSTEAD[name] if name in self._refused else name for name in settings}
+            taken = {name: settings[given] for given, name in names.items() if name}
+            body = {"model": self.model, "messages": list(messages), **taken}
+            status, headers, answer = self._post(json.dumps(body).encode())
+            name = _unsupported(answer) if status == 400 else ""
+            if name not in _INSTEAD or name not in taken:
+                return status, headers, answer
+            if name not in self._refused:
+                how = f"with {_INSTEAD[name]}" if _INSTEAD[name] else "without"
+                _log.warning("%s takes no %s: it is asked %s.", self.model, name, how)
+            self._refused.add(name)
 
     def _post(self, body: bytes) -> tuple[int, Message, bytes]:
         """Status, headers and content of one attempt; everything that goes wrong on the way is an OSError."""
@@ -177,6 +199,15 @@ def _text(answer: bytes) -> str | None:
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
     return (content or "").strip() if isinstance(content, str | None) else None
+
+
+def _unsupported(answer: bytes) -> str:
+    """The setting that a refusal is about, if it says so in OpenAI's form; else empty."""
+    try:
+        error = json.loads(answer)["error"]
+        return str(error["param"]) if error["code"] in ("unsupported_parameter", "unsupported_value") else ""
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def _seconds(text: str | None) -> float:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: File of verdicts, by the hash of what was asked and of which judge.
 REPLIES = "judge.jsonl"
-#: Longest reply in tokens.
-REPLY_TOKENS = 256
+#: Longest reply in tokens, of a checkpoint, and of an endpoint, whose model may think first.
+REPLY_TOKENS, ENDPOINT_REPLY_TOKENS = 256, 2048
 #: What a judge is asked: one thing, or several by name.
 AskJudge = str | JudgePrompt | Mapping[str, str | JudgePrompt]
 
@@ -54,7 +54,7 @@ class Judge:
             from navila.endpoint import Endpoint
 
             endpoint = Endpoint.from_environment(self.api_base, self.model)
-            return EndpointAnswerer(endpoint, parallel=self.parallel, temperature=0.0, max_tokens=REPLY_TOKENS)
+            return EndpointAnswerer(endpoint, parallel=self.parallel, temperature=0.0, max_tokens=ENDPOINT_REPLY_TOKENS)
         import navila
 
         return ModelAnswerer(self.model, navila.load(self.model), max_tokens=REPLY_TOKENS, temperature=0.0)
