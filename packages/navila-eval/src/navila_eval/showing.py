@@ -42,7 +42,7 @@ def show(outcomes: list[tuple[str, Results | Exception]], as_json: bool) -> None
     console = Console()
     for task, outcome in outcomes:
         if isinstance(outcome, Exception):
-            console.print(f"{task}: failed: {outcome}", markup=False)
+            console.print(f"{task}: failed: {outcome}", markup=False, highlight=False, soft_wrap=True)
         else:
             console.print(results_table(task, outcome))
             broken = [*outcome.content.get("failed_samples", ()), *outcome.content.get("failed_episodes", ())]
