@@ -286,8 +286,8 @@ def _portable(error: Exception) -> NavilaError:
 
 
 def told(error: Exception) -> str:
-    """An error as its record has it."""
-    return str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {error}"
+    """An error as its record has it; those that are no sentence of ours begin with what they are."""
+    return str(error) if isinstance(error, NavilaError) else f"{type(error).__name__}: {error}"
 
 
 def start_simulators(
