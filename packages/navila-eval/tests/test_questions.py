@@ -483,7 +483,7 @@ def test_walks_are_scored_again_and_compared_too(navila_eval: Command, tmp_path:
     after = (tmp_path / "random" / "houses" / "results.json").read_text()
     assert json.loads(after)["results"] == json.loads(before)["results"]
     told = json.loads(navila_eval("compare", tmp_path / "random/houses", tmp_path / "expert/houses", "--json").stdout)
-    assert next(d for d in told["differences"] if d["metric"] == "success")["second"] == 1.0
+    assert next(d for d in told["differences"] if d["metric"] == "sr")["second"] == 1.0
     elsewhere = shutil.copytree(tmp_path / "expert" / "houses", tmp_path / "elsewhere" / "houses")
     walks = [json.loads(line) for line in (elsewhere / "episodes.jsonl").read_text().splitlines()]
     moved = "".join(json.dumps({**walk, "goals": [[0.0, 0.0, 0.0]]}) + "\n" for walk in walks)

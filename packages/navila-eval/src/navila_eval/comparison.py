@@ -17,6 +17,8 @@ from navila_eval.statistics import paired_difference
 
 #: Files of records, with the fields that name one, that hold its figures, and that say what it was scored against.
 _KINDS = ((SAMPLES, "id", "score", ("reference",)), (RECORDS, "episode_id", "metrics", ("scene_id", "goals")))
+#: Measure of an episode -> what tables call it.
+_IN_TABLES = {measure: name for name, measure in HEADLINE.items()}
 #: What in a run says which model it is of, and not how that was asked.
 _WHOSE = (
     "model",
@@ -77,7 +79,10 @@ def compare(first: Path, second: Path) -> Comparison:
             raise ConfigError(
                 f"The truth of sample {name} is another in {first} than in {second}: compare runs over the same data."
             )
-    one, two = ({n: records[n].get(figures) or {} for n in records} for records in (first_records, second_records))
+    one, two = (
+        {name: _figures(record, figures) for name, record in records.items()}
+        for records in (first_records, second_records)
+    )
     names = dict.fromkeys(metric for name in common for metric in one[name])
     found = [
         _difference(metric, [(one[name].get(metric), two[name].get(metric)) for name in common]) for metric in names
@@ -86,7 +91,6 @@ def compare(first: Path, second: Path) -> Comparison:
     alone = (len(one) - len(common), len(two) - len(common))
     if alone == (0, 0):
         means = {difference.metric for difference in differences}
-        means |= {name for name, measure in HEADLINE.items() if measure in means}
         differences += _of_the_whole(first, second, len(common), means)
     changed = {
         name: {
@@ -122,6 +126,12 @@ def compare_all(first: Path, second: Path) -> tuple[dict[str, Comparison], tuple
         )
     found = {place: compare(first / place, second / place) for place in sorted(one & two)}
     return found, (sorted(one - two), sorted(two - one))
+
+
+def _figures(record: Mapping[str, Any], field: str) -> dict[str, float | None]:
+    """A record's figures by the names that tables have for them."""
+    found: dict[str, float | None] = record.get(field) or {}
+    return {_IN_TABLES.get(name, name): value for name, value in found.items()} if field == "metrics" else found
 
 
 def _difference(metric: str, pairs: list[tuple[float | None, float | None]]) -> Difference | None:
