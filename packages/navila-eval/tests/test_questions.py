@@ -482,6 +482,10 @@ def test_walks_are_scored_again_and_compared_too(navila_eval: Command, tmp_path:
     assert navila_eval("rescore", tmp_path).returncode == 0
     after = (tmp_path / "random" / "houses" / "results.json").read_text()
     assert json.loads(after)["results"] == json.loads(before)["results"]
+    other = navila_eval("rescore", tmp_path / "random" / "houses", "-o", "image_size=64")
+    assert other.returncode == 2
+    assert "was made with image_size=" in other.stderr
+    assert (tmp_path / "random" / "houses" / "results.json").read_text() == after
     told = json.loads(navila_eval("compare", tmp_path / "random/houses", tmp_path / "expert/houses", "--json").stdout)
     assert next(d for d in told["differences"] if d["metric"] == "sr")["second"] == 1.0
     elsewhere = shutil.copytree(tmp_path / "expert" / "houses", tmp_path / "elsewhere" / "houses")

@@ -194,7 +194,7 @@ def test_answers_are_collected_first_and_judged_later(data: Path, tmp_path: Path
     results = run(case, data, tmp_path / "run", case.said, None, judged=False)
     assert (results.metrics["exact_match"], results.metrics["accuracy"]) == (40.0, None)
     kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    for options, refused in (({"judged": True}, "needs a judge"), ({"temperature": 0.2}, "asked with temperature=0.0")):
+    for options, refused in (({"judged": True}, "needs a judge"), ({"temperature": 0.2}, "made with temperature=0.0")):
         with pytest.raises(ConfigError, match=refused):
             rescore_runs(tmp_path / "run", options=options)
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept

@@ -107,8 +107,8 @@ class Benchmark(ABC):
 
     shares: ClassVar[bool] = False
     """Whether processes that run it in one folder at the same time share its work."""
-    asks_by: ClassVar[Sequence[str]] = ()
-    """Options that decide what is asked, so that `rescore` cannot change them."""
+    asks_by: ClassVar[Sequence[str] | None] = ()
+    """Options that decide what is asked, so that `rescore` cannot change them; all of them when None."""
 
     @classmethod
     @abstractmethod

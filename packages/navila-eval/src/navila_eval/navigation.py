@@ -57,6 +57,8 @@ class NavigationBenchmark(Benchmark):
     """A benchmark of episodes in a simulator; a concrete one offers the two."""
 
     shares: ClassVar[bool] = True
+    # Options are of episodes and simulators; a walk is scored by its poses alone.
+    asks_by: ClassVar[Sequence[str] | None] = None
     max_steps: int = 500
     embodiment: Embodiment | None = None
     """The body that `simulator` gives the agent; one that has it here can be tried with another camera."""

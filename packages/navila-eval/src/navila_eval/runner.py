@@ -316,10 +316,10 @@ def _check_asked(path: Path, run: Mapping[str, Any], benchmark: Benchmark, keywo
     """
     given = run.get("options") or {}
     there, here = options_of(make_benchmark(run["task"], given), given), options_of(benchmark, keywords)
-    for name in benchmark.asks_by:
+    for name in here if benchmark.asks_by is None else benchmark.asks_by:
         if there.get(name) != here.get(name):
             raise ConfigError(
-                f"What {path} holds was asked with {name}={there.get(name)}, which scoring it again does not change: "
+                f"What {path} holds was made with {name}={there.get(name)}, which scoring it again does not change: "
                 f"run the task with -o {name}={here.get(name)} and another --output-dir."
             )
 

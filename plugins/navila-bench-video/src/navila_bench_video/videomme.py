@@ -77,7 +77,7 @@ class VideoMME(ChoiceBenchmark):
 class VideoMMESubtitles(VideoMME):
     """The same questions with what is said, in Video-MME's own wording."""
 
-    asks_by = (*VideoMME.asks_by, "subtitle_frames")
+    asks_by = ("prompt", "temperature", "subtitle_frames")
 
     def __init__(
         self,
