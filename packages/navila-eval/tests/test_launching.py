@@ -88,7 +88,7 @@ def test_a_launched_run_is_started_over_before(tmp_path: Path) -> None:
         (tmp_path / "model-8b" / task).mkdir(parents=True)
         for name in ("run.json", "samples.jsonl", "samples-x.jsonl", "episodes.jsonl", "mine.txt"):
             (tmp_path / "model-8b" / task / name).write_text("{}")
-    (tmp_path / "model-8b" / "houses" / "results.json").write_text("{}")
+    (tmp_path / "model-8b" / "houses" / "results.json").write_text('{"task": "houses"}')
     over = partial(start_over, model="far/Model-8B", agent="model", output_dir=tmp_path)
     over([("scanqa", "val"), ("houses", "level0")], finished=False)
     assert [path.name for path in (tmp_path / "model-8b" / "scanqa").iterdir()] == ["mine.txt"]
