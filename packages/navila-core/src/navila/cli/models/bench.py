@@ -114,7 +114,7 @@ def _record(decision: Decision) -> dict[str, Any]:
 def _report(facts: dict[str, Any], taken: Sequence[Decision]) -> str:
     """The medians for people."""
     now, ahead = [one.now for one in taken], [one.ahead for one in taken]
-    place = f"{facts['device']} ({facts['threads']} threads)" if facts["device"] == "cpu" else facts["device"]
+    threads = f" ({facts['threads']} thread{'s' * (facts['threads'] > 1)})" if facts["device"] == "cpu" else ""
     said = Counter(one.action.kind if one.action.status == "ok" else one.action.status for one in taken)
     rows = [
         (_NAMES.get(stage, stage), *(_milliseconds([cost.seconds[stage] for cost in costs]) for costs in (now, ahead)))
@@ -125,7 +125,7 @@ def _report(facts: dict[str, Any], taken: Sequence[Decision]) -> str:
     whole = statistics.median(map(sum, zip(*totals, strict=True)))
     lines = (
         f"{len(taken)} decisions on {facts['num_frames']} frames by {facts['checkpoint']}",
-        f"{facts['dtype']} on {place}, {facts['attention']} attention, {facts['decoding']} decoding",
+        f"{facts['dtype']} on {facts['device']}{threads}, {facts['attention']} attention, {facts['decoding']} decoding",
         f"Answers: {', '.join(f'{count} {what}' for what, count in said.most_common())}",
         "",
         table(
