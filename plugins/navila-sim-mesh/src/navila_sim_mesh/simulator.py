@@ -97,7 +97,7 @@ class MeshSimulator(ProceduralSimulator):
             raise SceneError(
                 f"The start ({x:.2f}, {y:.2f}, {z:.2f}) of episode {episode.episode_id!r} is off the walkable floor of"
                 f" {episode.scene_id!r}; check that the episode was made for this scene"
-                f"{'' if world.house else ' and that its vertical axis (up) is right'}."
+                f"{'' if world.house else ', and that its vertical axis (up) and any .navmesh beside it are right'}."
             )
         # The goals of test splits are not public.
         if episode.goals and not math.isfinite(world.distance(episode.start_position, tuple(episode.goals))):
